@@ -1,0 +1,165 @@
+"""Publishing to agents' queues, and the transport that all of Celery here runs on.
+
+Keeps secret how a message is made and how Redis is spoken to. A message carries a task's
+id and fence, nothing of a customer. Messages go through the default exchange, which names
+the queue itself: there are no bindings in Redis that a FLUSHALL could lose.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.redis import Transport as RedisTransport
+
+from orchestrator.errors import BrokerUnavailable
+from orchestrator.registry import SEPARATOR
+from orchestrator.settings import Settings
+from orchestrator.tasks import PRIORITY_STEPS, Task
+
+# After a publish that failed, how long the next ones are left to the rescuer.
+PAUSE_AFTER_FAILURE_S = 1.0
+
+
+class Channel(RedisChannel):
+    """kombu's channel, with one client per pool in place of one per command.
+
+    Building a `redis.Redis` costs more than the command; the pool beneath is the same and
+    is thread-safe (kombu 5.7, `transport/redis.py`, `_create_client`).
+    """
+
+    sep = SEPARATOR
+    from_transport_options = RedisChannel.from_transport_options
+
+    @cached_property
+    def _shared_client(self) -> Any:
+        return super()._create_client()
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        return self._shared_client
+
+    def _disconnect_pools(self) -> None:
+        self.__dict__.pop("_shared_client", None)
+        super()._disconnect_pools()
+
+
+class Transport(RedisTransport):
+    """Redis through our channel; named in `celeryconfig.broker_transport`."""
+
+    Channel = Channel
+
+
+def configure(app: Celery, settings: Settings) -> None:
+    """Give a Celery app its constants, and what the settings say of the broker."""
+    app.config_from_object("celeryconfig")
+    app.conf.update(
+        broker_url=settings.redis_url,
+        broker_transport_options={
+            # Far above any task: kombu does not renew it, and would deliver a long task again
+            # while it runs. What a dead worker held is the rescuer's; this only clears up.
+            "visibility_timeout": 24 * 3600,
+            "priority_steps": sorted(PRIORITY_STEPS.values()),
+            # Longer than a publisher waits: a worker loses its connection by it.
+            "socket_timeout": max(5.0, settings.broker_timeout_s),
+            "socket_connect_timeout": settings.broker_timeout_s,
+            "socket_keepalive": True,
+            # Desks that share one Redis must not restore each other's messages.
+            "unacked_key": f"{settings.key_prefix}:unacked",
+            "unacked_index_key": f"{settings.key_prefix}:unacked_index",
+            "unacked_mutex_key": f"{settings.key_prefix}:unacked_mutex",
+        },
+    )
+
+
+class Publisher:
+    """Publishes tasks by id. Thread-safe, one per process.
+
+    Acceptance does not depend on it: what could not be published is published by the
+    rescuer, so a Redis that is away costs one failed command a second, not one a request.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Messages are made by task name; no agent's app is needed for that.
+        self._app = Celery("publisher", set_as_current=False)
+        configure(self._app, settings)
+        self._timeout_s = settings.broker_timeout_s
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+        self._closed_until = 0.0
+
+    def publish(self, tasks: Iterable[Task]) -> None:
+        """Put messages into the tasks' queues, in order.
+
+        Raises:
+            BrokerUnavailable: some may be there, some not; the rescuer sees to them.
+        """
+        with self._lock:
+            if time.monotonic() < self._closed_until:
+                raise BrokerUnavailable()
+            try:
+                producer = self._open()
+                for task in tasks:
+                    self._send(producer, task)
+            except (OperationalError, redis.RedisError, OSError) as error:
+                self._closed_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
+                self._close()
+                raise BrokerUnavailable() from error
+
+    def publish_bulk(self, tasks: list[Task]) -> None:
+        """The same through one pipeline, for many.
+
+        Raises:
+            BrokerUnavailable: some may be there, some not.
+        """
+        with self._lock:
+            try:
+                producer = self._open()
+                with producer.batch(len(tasks)):
+                    for task in tasks:
+                        self._send(producer, task)
+            except (OperationalError, redis.RedisError, OSError) as error:
+                self._close()
+                raise BrokerUnavailable() from error
+
+    def _send(self, producer: Any, task: Task) -> None:
+        message = self._app.amqp.create_task_message(
+            # The fence tells one attempt from the next in Flower.
+            f"{task.id}:{task.fence}",
+            task.type,
+            args=(task.id, task.fence, task.published_at.timestamp() if task.published_at else 0.0),
+        )
+        producer.publish(
+            message.body,
+            exchange="",
+            routing_key=task.queue,
+            priority=task.priority.step,
+            serializer="json",
+            headers=message.headers,
+            **message.properties,
+        )
+
+    def _open(self) -> Producer:
+        if self._producer is None:
+            self._connection = self._app.connection_for_write()
+            self._connection.transport_options = {
+                **(self._connection.transport_options or {}),
+                "socket_timeout": self._timeout_s,
+            }
+            # A channel of our own: kombu's default one would wait for Redis for ever.
+            self._producer = Producer(self._connection.channel(), auto_declare=False)
+        return self._producer
+
+    def _close(self) -> None:
+        self._producer = None
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None

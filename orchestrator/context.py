@@ -1,0 +1,246 @@
+"""Sessions: a conversation's turns and the state that agents share.
+
+Keeps secret how a turn takes effect exactly once. Everything that a turn changes (context,
+reply, what it answers) is one document, and `commit` is one compare-and-set on its version:
+a second run of the same task finds itself committed; a run that read an older version, or
+whose session a person took over meanwhile, changes nothing.
+
+Collection `sessions`, one document per conversation:
+
+    _id             the session id, given by the client or made here
+    caller          who opened it; sessions of one caller are not reached by another
+    channel         "web", "whatsapp", ...
+    phone           the customer's, or null
+    open_phone      caller and phone while open and trusted: unique, so that a phone has one
+    owner           "bot" | "human": who answers
+    version         rises with each commit and each change of owner
+    context         {shared: {...}, agents: {agent id: {...}}}
+    seq             number of the last task that a reply covered (`covered_through`)
+    fence           fence of the last commit
+    committed       {task_id, reply} of the last commit
+    turns           [{task_id, seq, at, intent}], the newest 50
+    created_at, updated_at
+
+Written by `Sessions`; kept until a customer's data is erased.
+"""
+
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from orchestrator.clock import Clock
+from orchestrator.errors import NotFound, StaleContext
+from orchestrator.tasks import Task, store_errors
+
+Document = dict[str, Any]
+TURNS_KEPT = 50
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as it was read."""
+
+    id: str
+    caller: str
+    channel: str
+    phone: str | None
+    owner: str
+    version: int
+    context: Document
+    seq: int
+    fence: int
+    committed: Document | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def from_document(cls, document: Document) -> "Session":
+        """Read what the collection holds."""
+        return cls(
+            id=document["_id"],
+            caller=document["caller"],
+            channel=document["channel"],
+            phone=document.get("phone"),
+            owner=document["owner"],
+            version=document["version"],
+            context=document["context"],
+            seq=document["seq"],
+            fence=document["fence"],
+            committed=document.get("committed"),
+            created_at=document["created_at"],
+            updated_at=document["updated_at"],
+        )
+
+    def of_agent(self, agent_id: str) -> Document:
+        """What this agent keeps for itself in the session."""
+        kept: Document = self.context["agents"].get(agent_id, {})
+        return kept
+
+    def reply_to(self, task_id: str) -> Any | None:
+        """The reply, if this task's turn is committed already."""
+        if self.committed is None or self.committed["task_id"] != task_id:
+            return None
+        return self.committed["reply"]
+
+
+class Sessions:
+    """Open, read and commit sessions. Raises StoreUnavailable as the task store does."""
+
+    def __init__(self, database: Database[Document], clock: Clock) -> None:
+        self._sessions = database["sessions"]
+        self._clock = clock
+
+    def ensure_indexes(self) -> None:
+        """Make every index that a query here relies on."""
+        with store_errors():
+            # (id, version) covers the commit's compare-and-set.
+            self._sessions.create_index([("_id", 1), ("version", 1)], name="commit")
+            self._sessions.create_index(
+                "open_phone",
+                name="open_phone",
+                unique=True,
+                partialFilterExpression={"open_phone": {"$exists": True}},
+            )
+            self._sessions.create_index("updated_at", name="idle")
+
+    def open(
+        self, session_id: str | None, phone: str | None, *, caller: str, channel: str, trusted: bool
+    ) -> Session:
+        """The session that a message belongs to, made if there is none.
+
+        A trusted phone (a signed channel, a client's key, loopback) goes on in its open
+        session whatever session id came. A known session id that comes with another phone, or
+        from another caller, gets a new session: nobody reads another customer's conversation.
+        """
+        open_phone = f"{caller}|{phone}" if phone and trusted else None
+        with store_errors():
+            if open_phone is not None:
+                known = self._sessions.find_one({"open_phone": open_phone})
+                if known is not None:
+                    return Session.from_document(known)
+            if session_id is not None:
+                known = self._sessions.find_one({"_id": session_id})
+                if known is not None and _belongs(known, caller, phone):
+                    return Session.from_document(known)
+                if known is not None:
+                    session_id = None
+            return self._create(session_id, phone, open_phone, caller, channel)
+
+    def _create(
+        self,
+        session_id: str | None,
+        phone: str | None,
+        open_phone: str | None,
+        caller: str,
+        channel: str,
+    ) -> Session:
+        now = self._clock.now()
+        document: Document = {
+            "_id": session_id or secrets.token_hex(12),
+            "caller": caller,
+            "channel": channel,
+            "phone": phone,
+            "owner": "bot",
+            "version": 0,
+            "context": {"shared": {}, "agents": {}},
+            "seq": 0,
+            "fence": 0,
+            "committed": None,
+            "turns": [],
+            "created_at": now,
+            "updated_at": now,
+        }
+        if open_phone is not None:
+            document["open_phone"] = open_phone
+        try:
+            self._sessions.insert_one(document)
+        except DuplicateKeyError:
+            # Another request of the same customer was first: theirs is the session.
+            known = None
+            if open_phone is not None:
+                known = self._sessions.find_one({"open_phone": open_phone})
+            if known is None:
+                known = self._sessions.find_one({"_id": document["_id"]})
+            if known is not None and _belongs(known, caller, phone):
+                return Session.from_document(known)
+            return self._create(None, phone, open_phone, caller, channel)
+        return Session.from_document(document)
+
+    def get(self, session_id: str) -> Session:
+        """Read a session.
+
+        Raises:
+            NotFound: no such session.
+        """
+        with store_errors():
+            document = self._sessions.find_one({"_id": session_id})
+        if document is None:
+            raise NotFound("No such session")
+        return Session.from_document(document)
+
+    def commit(
+        self,
+        session: Session,
+        task: Task,
+        *,
+        agent_id: str,
+        state: Document,
+        shared: Document,
+        reply: Document,
+        intent: str,
+    ) -> Any:
+        """The commit point of a turn: all of it takes effect, once, or none of it.
+
+        `session` is the one that the turn was worked out from. `state` replaces what the agent
+        keeps for itself, `shared` is merged into what all agents see. Returns the reply that
+        stands: the one given, or that of an earlier run of the same task.
+
+        Raises:
+            StaleContext: the session has changed since it was read; work the turn out again.
+        """
+        done = session.reply_to(task.id)
+        if done is not None:
+            return done
+        if session.owner != "bot" or session.seq >= (task.seq or 0):
+            raise StaleContext(session_version=session.version, owner=session.owner)
+        now = self._clock.now()
+        changes: Document = {
+            f"context.agents.{agent_id}": state,
+            "seq": task.seq,
+            "fence": task.fence,
+            "committed": {"task_id": task.id, "reply": reply},
+            "updated_at": now,
+        } | {f"context.shared.{name}": value for name, value in shared.items()}
+        turn = {"task_id": task.id, "seq": task.seq, "at": now, "intent": intent}
+        with store_errors():
+            written = self._sessions.update_one(
+                {"_id": session.id, "version": session.version},
+                {
+                    "$set": changes,
+                    "$inc": {"version": 1},
+                    "$push": {"turns": {"$each": [turn], "$slice": -TURNS_KEPT}},
+                },
+            ).matched_count
+            if written:
+                return reply
+            # Lost, or done with a lost acknowledgement: the document tells.
+            done = self.get(session.id).reply_to(task.id)
+        if done is None:
+            raise StaleContext(session_version=session.version, owner=session.owner)
+        return done
+
+    def idle_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
+        """Open sessions last touched in a stretch of time."""
+        with store_errors():
+            found = self._sessions.find({"updated_at": {"$gte": since, "$lt": until}}).limit(limit)
+            return [Session.from_document(document) for document in found]
+
+
+def _belongs(document: Document, caller: str, phone: str | None) -> bool:
+    if document["caller"] != caller:
+        return False
+    return phone is None or document.get("phone") in (None, phone)

@@ -1,0 +1,220 @@
+"""Accepting work and carrying its consequences: the only way in for tasks.
+
+Keeps secret which writes follow which. Every step after the insert is repeatable and is
+repeated by the rescuer where a process died between two of them.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.broker import Publisher
+from orchestrator.declarations import DeclarationStore
+from orchestrator.errors import BrokerUnavailable, TaskIsFinal, TooManyWaiting
+from orchestrator.logs import log
+from orchestrator.replies import Replies
+from orchestrator.router import Router
+from orchestrator.settings import Settings
+from orchestrator.tasks import Request, State, Task, TaskStore
+
+_REMEMBERED_KEYS = 10_000
+
+
+@dataclass(frozen=True)
+class ChildResult:
+    """How a task that was handed over ended: a value, also when it failed."""
+
+    type: str
+    state: State
+    result: Any
+    error: dict[str, Any] | None
+
+    @property
+    def completed(self) -> bool:
+        """It has a result."""
+        return self.state is State.COMPLETED
+
+
+class Coordinator:
+    """Accept, cancel, and settle what follows from a task's end. One per process."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        declarations: DeclarationStore,
+        router: Router,
+        publisher: Publisher,
+        replies: Replies,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._declarations = declarations
+        self._router = router
+        self._publisher = publisher
+        self._replies = replies
+        self._settings = settings
+        self._seq_hints = _SeqHints()
+
+    def submit(self, request: Request, *, public: bool = False) -> tuple[Task, bool]:
+        """Accept a request durably and send it on its way; False for a repetition.
+
+        When this returns, the task will be done, whatever dies. With `public`, only task
+        types that are open to the outside.
+
+        Raises:
+            NoCapableAgent, InvalidPayload, IdempotencyKeyReused, TooManyWaiting: not accepted.
+            StoreUnavailable: unknown; ask again with the same key.
+        """
+        known = self._store.by_idempotency_key(request)
+        if known is not None:
+            return known, False
+        request = replace(
+            request,
+            seq_after=max(request.seq_after, self._seq_hints.get(request.ordering_key)),
+        )
+        agent, decision = self._router.route(request, public=public)
+        self._declarations.validate(agent, request.type, request.payload)
+        if request.ordering_key is not None and request.seq_after:
+            limit = self._settings.max_waiting_per_key
+            if self._store.unfinished(request.ordering_key, limit) >= limit:
+                raise TooManyWaiting(limit=limit)
+        task, created = self._store.accept(
+            request,
+            agent=agent.agent_id,
+            queue=self._settings.queue(agent.role),
+            decision=decision.to_document(),
+            epoch=self._router.epoch,
+        )
+        if not created:
+            return task, False
+        log.info("task.accepted", task_id=task.id, type=task.type, agent=task.agent)
+        if task.key is not None:
+            self._seq_hints.set(task.key, task.seq or 0)
+            self.promote(task.key)
+        else:
+            self.publish(task)
+        return task, True
+
+    def publish(self, *tasks: Task) -> None:
+        """Put tasks into their queues; a broker that is away leaves them to the rescuer."""
+        try:
+            self._publisher.publish(tasks)
+        except BrokerUnavailable as error:
+            for task in tasks:
+                log.warning("task.publish_failed", task_id=task.id, error=error.code)
+
+    def promote(self, key: str) -> bool:
+        """Start the next task of an ordering key, if none is under way."""
+        head = self._store.promote(key, self._router.epoch)
+        if head is not None:
+            self.publish(head)
+        return head is not None
+
+    def settle(self, task: Task) -> None:
+        """What follows when a task became final: tell who waits, resume, start the next.
+
+        Raises:
+            StoreUnavailable: the rescuer does what was left undone.
+        """
+        self._replies.announce(task.id)
+        if task.keyed and task.key is not None:
+            self.promote(task.key)
+        if task.parent is not None:
+            self.resume(self._store.get(task.parent["id"]))
+
+    def hand_over(self, task: Task) -> None:
+        """Insert the children that are written into a waiting task; repeatable.
+
+        A child that nobody can do ends as a failed task, and so as a value for its parent.
+        """
+        if task.handover is None:
+            return
+        phase = task.handover["phase"]
+        ready = []
+        for n, document in enumerate(task.handover["children"]):
+            request = Request.from_document(document)
+            ready.append(self._accept_child(request, task, phase, n))
+        self.publish(*ready)
+
+    def _accept_child(self, request: Request, parent: Task, phase: int, n: int) -> Task:
+        agent, decision = self._router.route(request)
+        child, _ = self._store.accept(
+            request,
+            agent=agent.agent_id,
+            queue=self._settings.queue(agent.role),
+            decision=decision.to_document(),
+            epoch=self._router.epoch,
+            parent=(parent, phase, n),
+        )
+        return child
+
+    def check_children(self, children: list[Request]) -> None:
+        """See that all children could be accepted, before they are written into a parent.
+
+        Raises:
+            NoCapableAgent, InvalidPayload: one could not.
+        """
+        for child in children:
+            agent, _ = self._router.route(child)
+            self._declarations.validate(agent, child.type, child.payload)
+
+    def resume(self, parent: Task) -> bool:
+        """Put a waiting task back into its queue if all it waits for is final."""
+        if parent.state is not State.WAITING:
+            return False
+        expected = parent.child_ids()
+        if len(self._store.final_among(expected)) < len(expected):
+            return False
+        resumed = self._store.resume(parent, self._router.epoch)
+        if resumed is not None:
+            self.publish(resumed)
+        return resumed is not None
+
+    def children(self, task: Task) -> list[ChildResult]:
+        """Results of the last hand-over, in its order."""
+        found = self._store.many(task.child_ids())
+        return [
+            ChildResult(child.type, child.state, child.result, child.error)
+            for child in (found[child_id] for child_id in task.child_ids())
+        ]
+
+    def cancel(self, task_id: str, code: str = "cancelled", detail: str = "Cancelled.") -> Task:
+        """Cancel a task and what it handed over.
+
+        A task that runs ends when its handler returns; the returned task is then still
+        running, with `cancel` set.
+
+        Raises:
+            TaskNotFound: no such task.
+            TaskIsFinal: it has ended.
+        """
+        task = self._store.cancel(self._store.get(task_id), {"code": code, "detail": detail})
+        log.info("task.cancelled", task_id=task.id, state=task.state.value, code=code)
+        for child in self._store.many(task.child_ids()).values():
+            try:
+                self.cancel(child.id, code, detail)
+            except TaskIsFinal:
+                continue
+        if task.state.final:
+            self.settle(task)
+        return task
+
+
+class _SeqHints:
+    """The last number this process saw of each ordering key; a wrong one costs one read."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str | None) -> int:
+        with self._lock:
+            return self._known.get(key, 0) if key else 0
+
+    def set(self, key: str, seq: int) -> None:
+        with self._lock:
+            self._known[key] = seq
+            self._known.move_to_end(key)
+            if len(self._known) > _REMEMBERED_KEYS:
+                self._known.popitem(last=False)

@@ -1,0 +1,328 @@
+"""What agents declare, in code and in the store.
+
+An agent's folder builds one `Agent` and hangs its handlers on it. Its worker's start (and
+`orchestrator init`) write the `Declaration` to MongoDB. The front door knows agents from
+there only, so it validates payloads and answers 422 without importing any agent.
+
+Collection `declarations` (one document per agent, never expires):
+
+    _id           agent id ("quote_agent")
+    role          folder, queue and node name ("quote")
+    name          for people
+    capabilities  [str]
+    slots         int: tasks at once, per worker
+    task_types    {type: {payload: JSON Schema, needs: [capability], public: bool}}
+    metadata      {str: JSON}
+    registered_at first written
+    updated_at    last written
+
+Written by `DeclarationStore.declare`, read by everyone.
+"""
+
+import datetime as dt
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+import jsonschema_rs
+from pydantic import BaseModel
+from pymongo.database import Database
+
+from orchestrator.errors import AgentNotFound, InvalidPayload, NoCapableAgent
+
+Document = dict[str, Any]
+Handler = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """What can be asked of an agent: payload model, capabilities needed, the handler."""
+
+    name: str
+    payload: type[BaseModel]
+    needs: frozenset[str]
+    handler: Handler
+    public: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A task that beat asks for at a fixed pace."""
+
+    task_type: str
+    every_s: float
+    payload: Document
+
+
+@dataclass
+class Agent:
+    """A declared role. Build one per folder, then hang handlers on it with `handles`.
+
+    `slots` is how many tasks one worker runs at once. `setup(engine)`, where given, runs once
+    at the start of each worker and in `orchestrator init`: it makes indexes and seeds data.
+    """
+
+    role: str
+    name: str
+    capabilities: Iterable[str]
+    slots: int
+    metadata: Document = field(default_factory=dict)
+    setup: Callable[[Any], None] | None = None
+    task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
+    schedules: list[Schedule] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.capabilities = tuple(self.capabilities)
+
+    @property
+    def id(self) -> str:
+        """The agent's id: its role and `_agent`."""
+        return f"{self.role}_agent"
+
+    def handles(
+        self, name: str, *, needs: Iterable[str] = (), public: bool = True
+    ) -> Callable[[Handler], Handler]:
+        """Declare a task type by its handler, `handler(context, payload) -> result`.
+
+        The payload's pydantic model is the type of the handler's second parameter. `needs`
+        are the capabilities of a task of this type; the agent must have them itself.
+        `public` types can be asked for at the front door, others only by other tasks.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            second = list(inspect.signature(handler).parameters)[1]
+            payload = get_type_hints(handler)[second]
+            if not (isinstance(payload, type) and issubclass(payload, BaseModel)):
+                raise TypeError(f"{name}: the handler's second parameter must be a pydantic model")
+            missing = set(needs) - set(self.capabilities)
+            if missing:
+                raise ValueError(f"{name} needs {sorted(missing)}, which {self.id} does not have")
+            if name in self.task_types:
+                raise ValueError(f"{self.id} declares {name} twice")
+            self.task_types[name] = TaskType(name, payload, frozenset(needs), handler, public)
+            return handler
+
+        return declare
+
+    def every(self, every_s: float, task_type: str, payload: Document | None = None) -> None:
+        """Ask beat for a task of this agent at a fixed pace, in seconds."""
+        self.schedules.append(Schedule(task_type, every_s, payload or {}))
+
+    def declaration(self) -> "Declaration":
+        """What the rest of the system sees of this agent."""
+        return Declaration(
+            agent_id=self.id,
+            role=self.role,
+            name=self.name,
+            capabilities=frozenset(self.capabilities),
+            slots=self.slots,
+            task_types={
+                task_type.name: DeclaredType(
+                    schema=task_type.payload.model_json_schema(),
+                    needs=task_type.needs,
+                    public=task_type.public,
+                )
+                for task_type in self.task_types.values()
+            },
+            metadata=self.metadata,
+        )
+
+
+@dataclass(frozen=True)
+class DeclaredType:
+    """A task type as the front door knows it."""
+
+    schema: Document
+    needs: frozenset[str]
+    public: bool
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """An agent as the front door knows it."""
+
+    agent_id: str
+    role: str
+    name: str
+    capabilities: frozenset[str]
+    slots: int
+    task_types: Mapping[str, DeclaredType]
+    metadata: Document
+    registered_at: dt.datetime | None = None
+
+    def to_document(self) -> Document:
+        """The stored form, without its id and times."""
+        return {
+            "role": self.role,
+            "name": self.name,
+            "capabilities": sorted(self.capabilities),
+            "slots": self.slots,
+            # A list: a task type may hold characters that a field name may not.
+            "task_types": [
+                {
+                    "name": name,
+                    "payload": declared.schema,
+                    "needs": sorted(declared.needs),
+                    "public": declared.public,
+                }
+                for name, declared in sorted(self.task_types.items())
+            ],
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def from_document(cls, document: Document) -> "Declaration":
+        """The inverse of `to_document`."""
+        return cls(
+            agent_id=document["_id"],
+            role=document["role"],
+            name=document["name"],
+            capabilities=frozenset(document["capabilities"]),
+            slots=document["slots"],
+            task_types={
+                declared["name"]: DeclaredType(
+                    declared["payload"], frozenset(declared["needs"]), declared["public"]
+                )
+                for declared in document["task_types"]
+            },
+            metadata=document["metadata"],
+            registered_at=document["registered_at"],
+        )
+
+
+def discover(package: str) -> dict[str, Agent]:
+    """Import every folder of `package` that has an `agent` module; role -> Agent.
+
+    A new agent is found by being there: nothing lists the folders.
+    """
+    root = importlib.import_module(package)
+    agents = {}
+    for module in pkgutil.iter_modules(root.__path__):
+        if not module.ispkg or importlib.util.find_spec(f"{package}.{module.name}.agent") is None:
+            continue
+        agent: Agent = importlib.import_module(f"{package}.{module.name}.agent").agent
+        if agent.role != module.name:
+            raise ValueError(f"{package}/{module.name} declares the role {agent.role}")
+        agents[agent.role] = agent
+    return agents
+
+
+class DeclarationStore:
+    """Declarations in MongoDB, read through a short-lived copy."""
+
+    def __init__(self, database: Database[Document], refresh_s: float) -> None:
+        self._collection = database["declarations"]
+        self._refresh_s = refresh_s
+        self._read_at = float("-inf")
+        self._known: dict[str, Declaration] = {}
+        self._validators: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def declare(self, declaration: Declaration) -> None:
+        """Write a declaration; the newest start wins."""
+        now = dt.datetime.now(dt.UTC)
+        self._collection.update_one(
+            {"_id": declaration.agent_id},
+            {
+                "$set": declaration.to_document() | {"updated_at": now},
+                "$setOnInsert": {"registered_at": now},
+            },
+            upsert=True,
+        )
+        self._read_at = float("-inf")
+
+    def all(self, *, fresh: bool = False) -> dict[str, Declaration]:
+        """Agent id -> declaration, at most `refresh_s` old."""
+        if fresh or time.monotonic() - self._read_at > self._refresh_s:
+            with self._lock:
+                known = {
+                    document["_id"]: Declaration.from_document(document)
+                    for document in self._collection.find()
+                }
+                if known != self._known:
+                    self._known, self._validators = known, {}
+                self._read_at = time.monotonic()
+        return self._known
+
+    def agent(self, agent_id: str) -> Declaration:
+        """One declaration.
+
+        Raises:
+            AgentNotFound: nobody declared it.
+        """
+        known = self.all()
+        if agent_id not in known:
+            known = self.all(fresh=True)
+        if agent_id not in known:
+            raise AgentNotFound(agent_id=agent_id)
+        return known[agent_id]
+
+    def capable(
+        self, task_type: str, capabilities: Iterable[str], *, public: bool = False
+    ) -> list[Declaration]:
+        """The agents that handle the type and have all that it needs and all asked for.
+
+        With `public`, only where the type may be asked for from outside.
+
+        Raises:
+            NoCapableAgent: none does, even after reading the declarations afresh.
+        """
+        asked = set(capabilities)
+        for fresh in (False, True):
+            declared = self.all(fresh=fresh)
+            found = [
+                declaration
+                for declaration in declared.values()
+                if (known := declaration.task_types.get(task_type)) is not None
+                and asked | known.needs <= declaration.capabilities
+                and (known.public or not public)
+            ]
+            if found:
+                return found
+        raise NoCapableAgent(
+            task_type=task_type,
+            capabilities=sorted(asked),
+            task_types=sorted(
+                {
+                    name
+                    for declaration in declared.values()
+                    for name, known in declaration.task_types.items()
+                    if known.public
+                }
+            ),
+        )
+
+    def validate(self, declaration: Declaration, task_type: str, payload: Any) -> None:
+        """Check a payload against the declared JSON Schema.
+
+        Raises:
+            InvalidPayload: every error, with its JSON pointer.
+        """
+        key = (declaration.agent_id, task_type)
+        validator = self._validators.get(key)
+        if validator is None:
+            schema = declaration.task_types[task_type].schema
+            validator = self._validators[key] = jsonschema_rs.validator_for(
+                schema,
+                mask="the value",  # what a customer sent is never repeated
+            )
+        errors = [
+            {"pointer": _pointer(error), "detail": error.message}
+            for error in validator.iter_errors(payload)
+        ]
+        if errors:
+            raise InvalidPayload(task_type=task_type, errors=errors)
+
+
+def _pointer(error: jsonschema_rs.ValidationError) -> str:
+    """RFC 6901 pointer to the field at fault; a missing field is pointed at itself."""
+    path = [str(part) for part in error.instance_path]
+    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
+        path.append(str(error.kind.property).strip('"'))
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)

@@ -1,0 +1,85 @@
+"""The parts put together: what a process of this system opens at its start."""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from pymongo.database import Database
+
+from orchestrator.broker import Publisher
+from orchestrator.clock import Clock
+from orchestrator.context import Sessions
+from orchestrator.coordinator import Coordinator
+from orchestrator.declarations import Agent, DeclarationStore
+from orchestrator.registry import Registry, open_redis
+from orchestrator.replies import Replies
+from orchestrator.rescue import Rescuer
+from orchestrator.router import Router
+from orchestrator.service import Service
+from orchestrator.settings import Settings
+from orchestrator.tasks import Document, TaskStore, open_database
+
+
+class Engine:
+    """One per process, opened after any fork; opening connects to nothing yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.database: Database[Document] = open_database(settings)
+        self.redis = open_redis(settings)
+        self.store = TaskStore(self.database, self.clock, settings)
+        self.sessions = Sessions(self.database, self.clock)
+        self.declarations = DeclarationStore(self.database, settings.declarations_refresh_s)
+        self.registry = Registry(self.redis, settings)
+        self.router = Router(self.declarations, self.registry, settings)
+        self.publisher = Publisher(settings)
+        self.replies = Replies(self.redis, self.store, settings)
+        self.coordinator = Coordinator(
+            self.store, self.declarations, self.router, self.publisher, self.replies, settings
+        )
+        self.service = Service(
+            self.database, self.redis, self.store, self.declarations, self.router, settings
+        )
+
+    def rescuer(self, holder: str, *, eager: bool) -> Rescuer:
+        """A rescuer that takes the lock under this name."""
+        return Rescuer(
+            self.database,
+            self.clock,
+            self.store,
+            self.coordinator,
+            self.publisher,
+            self.registry,
+            self.router,
+            self.settings,
+            holder=holder,
+            eager=eager,
+        )
+
+    def init(self, agents: Iterable[Agent]) -> None:
+        """Make indexes, write the agents' declarations, run their set-up. Repeatable.
+
+        Raises:
+            StoreUnavailable: MongoDB does not answer.
+        """
+        self.store.read_clock()
+        self.store.ensure_indexes()
+        self.sessions.ensure_indexes()
+        for agent in agents:
+            if agent.setup is not None:
+                agent.setup(self)
+            self.declarations.declare(agent.declaration())
+
+    def close(self) -> None:
+        """Close connections."""
+        self.replies.stop()
+        self.redis.close()
+        self.database.client.close()
+
+
+def installed_version() -> str:
+    """The version of this package, as it was installed."""
+    try:
+        return version("agent-orchestrator")
+    except PackageNotFoundError:
+        return "unknown"

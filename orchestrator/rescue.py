@@ -1,0 +1,292 @@
+"""Mending what a dead process left undone.
+
+One process at a time runs a pass each second, under a lock in MongoDB (Redis may be what
+is broken). A pass is loops over what is due by an index, each bounded, each step a
+compare-and-set that anybody may repeat; it may die at any line.
+
+Collection `locks`: {_id: "rescue", holder, at}. Collection `epochs`: {_id: "redis", n,
+republished}: the number of times that Redis is known to have lost its memory, and the
+last of them after which everything queued was published again.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from orchestrator.broker import Publisher
+from orchestrator.clock import Clock
+from orchestrator.coordinator import Coordinator
+from orchestrator.errors import BrokerUnavailable, NoCapableAgent, StoreUnavailable, TaskIsFinal
+from orchestrator.logs import log
+from orchestrator.registry import Load, Registry
+from orchestrator.router import Router
+from orchestrator.settings import Settings
+from orchestrator.tasks import State, Task, TaskStore, store_errors
+
+BATCH = 200
+BULK = 1000
+# Messages published this close to one that was claimed may still be on their way.
+IN_FLIGHT_S = 2.0
+# A clock that moved by more than this did not drift.
+CLOCK_JUMP_S = 1.0
+EPOCH = {"_id": "redis"}
+LOCK = {"_id": "rescue"}
+
+
+@dataclass
+class Counts:
+    """What one pass did."""
+
+    republished: int = 0
+    published: int = 0
+    taken_back: int = 0
+    promoted: int = 0
+    resumed: int = 0
+    expired: int = 0
+
+    @property
+    def any(self) -> bool:
+        """It did something."""
+        return any(vars(self).values())
+
+
+class Rescuer:
+    """Runs passes while it holds the lock. One per worker process, in a thread of its own.
+
+    `eager` rescuers (the orchestrator agent's) take a free lock at once, others only one
+    that has been stale for a while.
+    """
+
+    def __init__(
+        self,
+        database: Database[dict[str, Any]],
+        clock: Clock,
+        store: TaskStore,
+        coordinator: Coordinator,
+        publisher: Publisher,
+        registry: Registry,
+        router: Router,
+        settings: Settings,
+        *,
+        holder: str,
+        eager: bool,
+    ) -> None:
+        self._locks = database["locks"]
+        self._epochs = database["epochs"]
+        self._clock = clock
+        self._store = store
+        self._coordinator = coordinator
+        self._publisher = publisher
+        self._registry = registry
+        self._router = router
+        self._settings = settings
+        self._holder = holder
+        self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
+        self._held = False
+        self._no_take_back_until = 0.0
+
+    def tick(self) -> Counts | None:
+        """One pass if the lock is ours, else None. Never raises for an outage.
+
+        After an outage of MongoDB or a jump of its clock nothing is taken back for one full
+        lease: live workers could not renew, and must get the chance.
+        """
+        try:
+            jump_s = self._store.read_clock()
+            if abs(jump_s) > CLOCK_JUMP_S:
+                log.warning("rescue.clock_jumped", jump_s=round(jump_s, 3))
+                self._hold_back()
+            if not self._acquire():
+                return None
+            counts = self.run_once()
+        except StoreUnavailable as error:
+            log.warning("rescue.store_unavailable", error=error.code)
+            self._held = False
+            self._hold_back()
+            return None
+        if counts.any:
+            log.info("rescue.pass", **vars(counts))
+        return counts
+
+    def run_once(self) -> Counts:
+        """One bounded pass over everything that may need mending."""
+        counts = Counts()
+        load = self._load()
+        if load is not None:
+            self._mind_the_epoch(load, counts)
+            self._queued(load, counts)
+        self._running(counts)
+        self._blocked(counts)
+        self._waiting(counts)
+        return counts
+
+    def release(self) -> None:
+        """Give the lock up, so that another takes it at once."""
+        if self._held:
+            with store_errors():
+                self._locks.delete_one(LOCK | {"holder": self._holder})
+            self._held = False
+
+    def _hold_back(self) -> None:
+        self._no_take_back_until = self._clock.monotonic() + self._settings.lease_s
+
+    def _acquire(self) -> bool:
+        now = self._clock.now()
+        stale = now - dt.timedelta(seconds=self._patience_s)
+        with store_errors():
+            lock = self._locks.find_one(LOCK)
+            if lock is None:
+                try:
+                    self._locks.insert_one(LOCK | {"holder": self._holder, "at": now})
+                except DuplicateKeyError:
+                    return False
+                mine = True
+            elif lock["holder"] != self._holder and lock["at"] > stale:
+                mine = False
+            else:
+                mine = bool(
+                    self._locks.update_one(
+                        LOCK | {"holder": lock["holder"], "at": lock["at"]},
+                        {"$set": {"holder": self._holder, "at": now}},
+                    ).matched_count
+                )
+        if mine and not self._held:
+            log.info("rescue.lock_taken", holder=self._holder)
+        self._held = mine
+        return mine
+
+    def _load(self) -> Load | None:
+        try:
+            return self._router.load()
+        except BrokerUnavailable as error:
+            log.warning("rescue.broker_unavailable", error=error.code)
+            return None
+
+    # -- Redis lost its memory -------------------------------------------------------
+
+    def _mind_the_epoch(self, load: Load, counts: Counts) -> None:
+        with store_errors():
+            known = self._epochs.find_one(EPOCH)
+            if known is None:
+                self._epochs.update_one(
+                    EPOCH, {"$setOnInsert": {"n": 0, "republished": 0}}, upsert=True
+                )
+                known = EPOCH | {"n": 0, "republished": 0}
+            if load.epoch != known["n"]:
+                # Gone, or from another life: whatever was queued under it may be gone too.
+                self._epochs.update_one(EPOCH | {"n": known["n"]}, {"$inc": {"n": 1}})
+                known = self._epochs.find_one(EPOCH) or known
+                log.warning("rescue.epoch_raised", epoch=known["n"], found=load.epoch)
+                try:
+                    self._registry.set_epoch(known["n"])
+                except BrokerUnavailable:
+                    return
+            if known["republished"] < known["n"]:
+                self._republish_all(known["n"], counts)
+
+    def _republish_all(self, epoch: int, counts: Counts) -> None:
+        lost = self._store.queued_before(epoch)
+        while tasks := list(islice(lost, BULK)):
+            try:
+                self._publisher.publish_bulk(tasks)
+            except BrokerUnavailable:
+                return
+            self._store.published(tasks, epoch)
+            counts.republished += len(tasks)
+            # A bulk may take longer than the lock is kept without a sign.
+            if not self._acquire():
+                return
+        with store_errors():
+            self._epochs.update_one(EPOCH, {"$max": {"republished": epoch}})
+
+    # -- states ----------------------------------------------------------------------
+
+    def _queued(self, load: Load, counts: Counts) -> None:
+        for task in self._due(State.QUEUED, counts):
+            if (task.run_after is not None and task.epoch < 0) or self._is_missing(task, load):
+                self._publish(task, counts)
+            else:
+                self._store.look_again(task)
+
+    def _is_missing(self, task: Task, load: Load) -> bool:
+        """Whether a queued task's message seems to be gone.
+
+        A healthy backlog is left alone: its messages are behind those that are claimed. The
+        message is missing where the queue is empty, or where one published later was claimed.
+        """
+        if not sum(load.queues.get(task.queue, {}).values()):
+            return True
+        published = task.published_at.timestamp() if task.published_at else 0.0
+        return published + IN_FLIGHT_S < load.passed(task.queue, task.priority)
+
+    def _publish(self, task: Task, counts: Counts) -> None:
+        epoch = self._router.epoch
+        now = self._clock.now()
+        try:
+            self._publisher.publish([replace(task, published_at=now)])
+        except BrokerUnavailable:
+            return
+        self._store.look_again(task, {"published_at": now, "epoch": max(epoch, 0)})
+        counts.published += 1
+
+    def _running(self, counts: Counts) -> None:
+        if self._clock.monotonic() < self._no_take_back_until:
+            return
+        for task in self._store.due(State.RUNNING, BATCH):
+            taken = self._store.take_back(task, self._router.epoch)
+            if taken is None:
+                continue
+            counts.taken_back += 1
+            log.warning(
+                "task.taken_back", task_id=task.id, worker=task.worker, crashes=taken.crashes
+            )
+            self._safely(self._after_take_back, taken)
+
+    def _after_take_back(self, task: Task) -> None:
+        if task.state.final:
+            self._coordinator.settle(task)
+        elif task.cancel:
+            self._coordinator.cancel(task.id)
+        else:
+            self._coordinator.publish(task)
+
+    def _blocked(self, counts: Counts) -> None:
+        seen = set()
+        for task in self._due(State.BLOCKED, counts):
+            if task.key not in seen and task.key is not None:
+                seen.add(task.key)
+                counts.promoted += self._coordinator.promote(task.key)
+            self._store.look_again(task)
+
+    def _waiting(self, counts: Counts) -> None:
+        for task in self._due(State.WAITING, counts):
+            missing = set(task.child_ids()) - set(self._store.many(task.child_ids()))
+            if missing:
+                self._safely(self._coordinator.hand_over, task)
+            counts.resumed += self._coordinator.resume(task)
+            self._store.look_again(task)
+
+    def _due(self, state: State, counts: Counts) -> Iterator[Task]:
+        """Due tasks of a state; those past their deadline are cancelled on the way."""
+        now = self._clock.now()
+        for task in self._store.due(state, BATCH):
+            if task.deadline is not None and task.deadline <= now:
+                self._safely(self._expire, task)
+                counts.expired += 1
+            else:
+                yield task
+
+    def _expire(self, task: Task) -> None:
+        self._coordinator.cancel(task.id, "deadline_exceeded", "Its deadline has passed.")
+
+    def _safely(self, step: Callable[[Task], object], task: Task) -> None:
+        """One step that must not keep the pass from the rest."""
+        try:
+            step(task)
+        except (TaskIsFinal, NoCapableAgent) as error:
+            log.warning("rescue.step_failed", task_id=task.id, error=error.code)

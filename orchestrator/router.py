@@ -1,0 +1,266 @@
+"""Which agent gets a task.
+
+`choose` is pure: values in, a `Decision` out; no Redis, no clock. `Router` is its thin
+shell: it keeps the last snapshot of the load for some tens of milliseconds and adds to it
+what it has routed since, so that a burst does not all go to the agent that looked idle.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.declarations import Declaration, DeclarationStore
+from orchestrator.errors import BrokerUnavailable, NoCapableAgent
+from orchestrator.logs import log
+from orchestrator.registry import Load, Registry
+from orchestrator.settings import Settings
+from orchestrator.tasks import Request
+
+# A run time to compare queues by, before anything has run.
+UNKNOWN_RUN_S = 0.1
+# After a Redis that did not answer, so that not every request waits for its timeout.
+BLIND_S = 1.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An agent that can do the task, and its load.
+
+    `slots` counts the slots of live workers only: 0 means offline.
+    """
+
+    agent: str
+    capabilities: frozenset[str]
+    slots: int
+    held: int = 0
+    queued: int = 0
+    mean_run_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class RoutingState:
+    """What a router remembers between choices: a counter, and what it routed since the snapshot."""
+
+    turn: int = 0
+    routed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The choice, and what led to it. Scores: lower is better; equal ones go by name."""
+
+    agent: str
+    strategy: str
+    reason: str
+    scores: Mapping[str, float]
+    waits_for_worker: bool
+
+    def to_document(self) -> dict[str, Any]:
+        """The form in which it is stored with the task."""
+        return {
+            "agent": self.agent,
+            "strategy": self.strategy,
+            "reason": self.reason,
+            "candidates": [
+                {"agent": agent, "score": round(score, 6)}
+                for agent, score in sorted(self.scores.items(), key=lambda item: (item[1], item[0]))
+            ],
+            "waits_for_worker": self.waits_for_worker,
+        }
+
+
+Score = Callable[[Candidate, Collection[str], RoutingState, int], float]
+
+
+def choose(
+    needed: Collection[str],
+    candidates: Sequence[Candidate],
+    strategy: str,
+    state: RoutingState,
+) -> Decision:
+    """Choose among candidates by a strategy; equal input, equal choice.
+
+    `needed` are all capabilities that the task needs. An agent without a live worker is
+    chosen only if no candidate has one.
+
+    Raises:
+        NoCapableAgent: no candidate has all that is needed.
+    """
+    needed = frozenset(needed)
+    capable = [candidate for candidate in candidates if needed <= candidate.capabilities]
+    if not capable:
+        raise NoCapableAgent(capabilities=sorted(needed))
+    live = [candidate for candidate in capable if candidate.slots > 0]
+    ranked = sorted(live or capable, key=lambda candidate: candidate.agent)
+    score = STRATEGIES[strategy]
+    scores = {
+        candidate.agent: score(candidate, needed, state, (place - state.turn) % len(ranked))
+        for place, candidate in enumerate(ranked)
+    }
+    best = min(ranked, key=lambda candidate: (scores[candidate.agent], _spare(candidate, needed)))
+    return Decision(
+        agent=best.agent,
+        strategy=strategy,
+        reason=_reason(best, len(capable), len(live), strategy),
+        scores=scores,
+        waits_for_worker=not live,
+    )
+
+
+def _spare(candidate: Candidate, needed: Collection[str]) -> int:
+    """How many capabilities it has beyond those needed: the fit, fewest is closest."""
+    return len(candidate.capabilities) - len(needed)
+
+
+def _ahead(candidate: Candidate, state: RoutingState) -> int:
+    return candidate.queued + candidate.held + state.routed.get(candidate.agent, 0)
+
+
+def _round_robin(
+    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
+) -> float:
+    return float(turns_away)
+
+
+def _least_busy(
+    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
+) -> float:
+    return _ahead(candidate, state) / max(candidate.slots, 1)
+
+
+def _capability_match(
+    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
+) -> float:
+    return float(_spare(candidate, needed))
+
+
+def _balanced(
+    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
+) -> float:
+    """Expected wait in seconds: what is ahead x mean run time / live slots (Little's law).
+
+    While slots are free nobody waits, so that the fit decides between two idle agents.
+    """
+    beyond = _ahead(candidate, state) - candidate.slots + 1
+    if candidate.slots and beyond <= 0:
+        return 0.0
+    return max(beyond, 1) * (candidate.mean_run_s or UNKNOWN_RUN_S) / max(candidate.slots, 1)
+
+
+STRATEGIES: Mapping[str, Score] = {
+    "round_robin": _round_robin,
+    "least_busy": _least_busy,
+    "capability_match": _capability_match,
+    "balanced": _balanced,
+}
+
+_WHY = {
+    "round_robin": "its turn",
+    "least_busy": "the lowest utilisation",
+    "capability_match": "the closest fit",
+    "balanced": "the shortest expected wait, then the closest fit",
+}
+
+
+def _reason(best: Candidate, capable: int, live: int, strategy: str) -> str:
+    if capable == 1:
+        why = "the only agent that can do it"
+    elif live == 1:
+        why = f"the only one of {capable} capable agents with a live worker"
+    else:
+        why = f"{_WHY[strategy]} among {live or capable} capable agents"
+    return why if live else f"{why}; no worker is live, so the task waits for one"
+
+
+def candidates_of(
+    declared: Sequence[Declaration], load: Load | None, queue_of: Callable[[str], str]
+) -> list[Candidate]:
+    """Candidates with their load; without a snapshot every agent counts as offline and idle."""
+    if load is None:
+        return [Candidate(agent.agent_id, agent.capabilities, slots=0) for agent in declared]
+    found = []
+    for agent in declared:
+        workers = load.live(agent.agent_id)
+        slots = sum(worker.beat.agents[agent.agent_id] for worker in workers)
+        means = [worker.beat.mean_run_s for worker in workers if worker.beat.mean_run_s > 0]
+        found.append(
+            Candidate(
+                agent=agent.agent_id,
+                capabilities=agent.capabilities,
+                slots=slots,
+                held=sum(worker.beat.running.get(agent.agent_id, 0) for worker in workers),
+                queued=sum(load.queues.get(queue_of(agent.role), {}).values()),
+                mean_run_s=sum(means) / len(means) if means else 0.0,
+            )
+        )
+    return found
+
+
+class Router:
+    """Routes requests by the current load. Thread-safe, one per process."""
+
+    def __init__(
+        self, declarations: DeclarationStore, registry: Registry, settings: Settings
+    ) -> None:
+        self._declarations = declarations
+        self._registry = registry
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._load: Load | None = None
+        self._load_at = float("-inf")
+        self._turn = 0
+        self._routed: dict[str, int] = {}
+        self.epoch = 0
+
+    def route(self, request: Request, *, public: bool = False) -> tuple[Declaration, Decision]:
+        """Choose the agent of a request; with `public`, among types open to the outside.
+
+        Raises:
+            NoCapableAgent: no declared agent can do it.
+            StoreUnavailable: the declarations cannot be read.
+        """
+        capable = self._declarations.capable(request.type, request.capabilities, public=public)
+        needed = frozenset(request.capabilities) | capable[0].task_types[request.type].needs
+        with self._lock:
+            self._refresh()
+            decision = choose(
+                needed,
+                candidates_of(capable, self._load, self._settings.queue),
+                request.strategy or self._settings.routing_strategy,
+                RoutingState(self._turn, self._routed),
+            )
+            self._turn += 1
+            self._routed[decision.agent] = self._routed.get(decision.agent, 0) + 1
+        agent = next(agent for agent in capable if agent.agent_id == decision.agent)
+        return agent, decision
+
+    def load(self) -> Load:
+        """A snapshot no older than the settings allow.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        with self._lock:
+            self._refresh()
+            if self._load is None:
+                raise BrokerUnavailable()
+            return self._load
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if (now - self._load_at) * 1000 < self._settings.load_view_ms:
+            return
+        roles = [agent.role for agent in self._declarations.all().values()]
+        try:
+            self._load = self._registry.load([self._settings.queue(role) for role in roles])
+        except BrokerUnavailable as error:
+            # Routing goes on blind: the task is stored, and published when Redis is back.
+            log.warning("router.load_unknown", error=error.code)
+            self._load = None
+            self._load_at = time.monotonic() + BLIND_S
+        else:
+            self.epoch = self._load.epoch or self.epoch
+            self._load_at = time.monotonic()
+        self._routed = {}

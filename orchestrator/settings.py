@@ -1,0 +1,203 @@
+"""Every setting, once: its type, default, unit, range and reason.
+
+Values come from the environment under the field's name in capitals (`REDIS_URL`). They are
+read by `load()` at the start of a process and passed on; nothing else reads the environment.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import BadSettings
+
+StrategyName = Literal["round_robin", "least_busy", "capability_match", "balanced"]
+
+
+class Settings(BaseSettings):
+    """Typed settings. Unknown variables of the environment are left alone."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey: Celery's queues, heartbeats, notifications. Never the truth.",
+    )
+    mongodb_uri: str = Field(
+        "mongodb://127.0.0.1:27017",
+        description="MongoDB: tasks, sessions, declarations. The truth.",
+    )
+    mongodb_database: str = Field(
+        "agent_orchestrator",
+        pattern=r"^[A-Za-z0-9_-]{1,60}$",
+        description="Database name; another name is another, separate front desk.",
+    )
+    key_prefix: str = Field(
+        "orchestrator",
+        pattern=r"^[A-Za-z0-9_-]{1,60}$",
+        description="Prefix of all Redis keys and of Celery's queues, so that desks can share one.",
+    )
+    agents_package: str = Field(
+        "agents",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$",
+        description="Importable package whose folders are the agents.",
+    )
+
+    host: str = Field("127.0.0.1", description="Where the front door binds; loopback by default.")
+    port: int = Field(8000, ge=1, le=65535, description="Front door's port.")
+    operator_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token for whatever changes state beyond chat or shows customers' data.",
+    )
+    client_keys: SecretStr | None = Field(
+        None,
+        description="Chat clients' keys, 'name:key' separated by commas. Without any, chat is open "
+        "on loopback only.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins, separated by commas, whose pages may call the front door.",
+    )
+
+    store_timeout_s: float = Field(
+        1.5,
+        gt=0,
+        le=30,
+        description="Longest wait for MongoDB before 503; the front door answers within 2 s.",
+    )
+    broker_timeout_s: float = Field(
+        1.0, gt=0, le=30, description="Longest wait for one Redis command."
+    )
+    chat_wait_s: float = Field(
+        20.0, ge=0, le=30, description="How long a chat request waits for its reply before 202."
+    )
+    max_waiting_per_key: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Unfinished tasks that one ordering key (a session) may have.",
+    )
+
+    heartbeat_s: float = Field(
+        2.0, gt=0, le=60, description="Between two heartbeats and lease renewals of a worker."
+    )
+    lease_s: float = Field(
+        8.0,
+        gt=0,
+        le=600,
+        description="A running task whose lease was not renewed for this long is taken back; four "
+        "heartbeats, so that one slow write costs nothing.",
+    )
+    worker_offline_s: float = Field(
+        7.0, gt=0, le=600, description="Silence after which a worker is offline: three heartbeats."
+    )
+    rescue_interval_s: float = Field(
+        1.0, gt=0, le=60, description="Between two passes of the rescuer."
+    )
+    republish_after_s: float = Field(
+        3.0,
+        gt=0,
+        le=600,
+        description="First look at a task that is queued and unclaimed; doubles with every look.",
+    )
+    republish_max_s: float = Field(
+        300.0, gt=0, le=86_400, description="Longest pause between two such looks."
+    )
+    max_failures: int = Field(
+        3, ge=0, le=100, description="Retries after errors that a handler raised."
+    )
+    max_crashes: int = Field(
+        5, ge=0, le=100, description="Workers lost while running a task before it is given up."
+    )
+    retry_base_s: float = Field(1.0, gt=0, le=3600, description="Pause before the first retry.")
+    retry_max_s: float = Field(60.0, gt=0, le=86_400, description="Longest pause before a retry.")
+    max_depth: int = Field(5, ge=1, le=50, description="How deep hand-overs may nest.")
+    task_retention_days: float = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        description="Final tasks are kept this long; longer than any window in which their "
+        "idempotency key matters.",
+    )
+
+    routing_strategy: StrategyName = Field(
+        "balanced", description="How the router chooses among agents that can do a task."
+    )
+    load_view_ms: float = Field(
+        50.0,
+        ge=0,
+        le=5000,
+        description="How long a snapshot of the load is used; routed tasks are added meanwhile.",
+    )
+    declarations_refresh_s: float = Field(
+        2.0, ge=0, le=300, description="How long the front door uses the declarations it has read."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe event that is logged."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @field_validator("mongodb_uri")
+    @classmethod
+    def _mongodb_scheme(cls, value: str) -> str:
+        if not value.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return value
+
+    @field_validator("client_keys")
+    @classmethod
+    def _named_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for pair in (value.get_secret_value() if value else "").split(","):
+            name, _, key = pair.strip().partition(":")
+            if pair.strip() and (not name or len(key) < 16):
+                raise ValueError("must be 'name:key' pairs with keys of 16 characters or more")
+        return value
+
+    @property
+    def clients(self) -> dict[str, str]:
+        """Key -> client name."""
+        pairs = (self.client_keys.get_secret_value() if self.client_keys else "").split(",")
+        split = (pair.strip().partition(":") for pair in pairs if pair.strip())
+        return {key: name for name, _, key in split}
+
+    @property
+    def origins(self) -> list[str]:
+        """CORS origins as a list."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    def queue(self, role: str) -> str:
+        """The Celery queue of a role; the default prefix is left out of it."""
+        return role if self.key_prefix == "orchestrator" else f"{self.key_prefix}.{role}"
+
+
+def load() -> Settings:
+    """Read the environment.
+
+    Raises:
+        BadSettings: its detail names variable, value and what is possible, a line each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        secret = {"operator_token", "client_keys"}
+        lines = []
+        for problem in error.errors():
+            field = str(problem["loc"][0])
+            shown = "(hidden)" if field in secret else repr(problem["input"])
+            lines.append(f"{field.upper()}={shown}: {problem['msg']}")
+        raise BadSettings("; ".join(lines)) from None
+
+
+@lru_cache(maxsize=1)
+def current() -> Settings:
+    """The settings of this process, read at the first call."""
+    return load()

@@ -1,0 +1,867 @@
+"""The task store: what was accepted, and every transition of it.
+
+Keeps secret how a transition is made safe: one `update_one` that names the task's fence,
+and a read of the token where the acknowledgement was lost. Every transition raises the
+fence, so (id, fence) names one state of one task for ever, and is all that a
+compare-and-set has to filter on.
+
+Collection `tasks`, one document per task:
+
+    _id            32 hex digits, unguessable, rising with time; a child's is
+                   "{parent}.{phase}.{n}"
+    type, payload  what is asked; `payload` is the only place of a customer's text
+    agent, queue   who does it, and that agent's Celery queue
+    priority       "critical" | "high" | "normal" | "low"
+    caller         who asked ("operator", "client:web", "local", "task")
+    idempotency    unique: hash of caller, route and key; the task's id where none came
+    fingerprint    hash of the request, to tell a retry from another request
+    twin           unique: hash of what a client without a key would send again, and a "+"
+                   for each time that it was really said again
+    key, seq       ordering key, and the place in it (unique together)
+    head           true for the one task of its key that may run (unique while true)
+    state, fence   where it stands; the fence rises with each transition
+    token          random per claim; how a lost acknowledgement is recognised
+    worker         who holds it; set only while running
+    check_at       when the rescuer looks next; for a running task, when its lease ends
+    looks          looks since it was queued, for growing pauses
+    run_after      a retry waits until then
+    deadline       past it the task is cancelled, or null
+    cancel         true once somebody asked a running task to stop
+    attempts, failures, crashes   claims; errors raised; workers lost
+    queued_at, published_at, epoch   when it became ready; the last publish, and its epoch
+    decision       the router's choice and its reasons
+    parent         {id, phase, n} of a child; depth how deep
+    handover       {phase, children: [request]} of a task that waits or has waited
+    memory         what the handler asked to be given again after a hand-over
+    result, error  one of them in a final state
+    started_at, finished_at
+    timeline       [{at, event, ...facts}], the newest 200
+    expire_at      set with the final state only
+
+Every time is MongoDB's (`clock.py`). Written by this module only.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import islice
+from typing import Any, TypeVar
+
+from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
+
+from orchestrator.clock import Clock
+from orchestrator.errors import (
+    IdempotencyKeyReused,
+    StaleAttempt,
+    StoreUnavailable,
+    TaskIsFinal,
+    TaskNotFound,
+)
+from orchestrator.settings import Settings
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+TIMELINE_LENGTH = 200
+# Browsers send a message that got no answer again; the same words after this are new words.
+TWIN_WINDOW = dt.timedelta(seconds=10)
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    BLOCKED = "blocked"  # an earlier task of its ordering key is not final
+    QUEUED = "queued"  # ready: published, or about to be
+    RUNNING = "running"  # held by a worker, by a lease
+    WAITING = "waiting"  # for the tasks it handed over
+    COMPLETED = "completed"
+    FAILED = "failed"  # retries spent, or the handler said it cannot be done: a dead letter
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Nothing follows."""
+        return self in FINAL
+
+
+FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+
+
+class Priority(StrEnum):
+    """How urgent; `step` is Redis' and Celery's number, where 0 goes first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def step(self) -> int:
+        """The kombu priority step."""
+        return PRIORITY_STEPS[self]
+
+
+PRIORITY_STEPS = {Priority.CRITICAL: 0, Priority.HIGH: 3, Priority.NORMAL: 6, Priority.LOW: 9}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for; what a hand-over's child is made of.
+
+    `twin` is equal for requests that are the same one sent again if they come within 10 s and
+    the first is not answered. `seq_after` is a number that the ordering key has reached.
+    """
+
+    type: str
+    payload: Document
+    capabilities: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+    strategy: str | None = None
+    caller: str = "task"
+    idempotency_key: str | None = None
+    ordering_key: str | None = None
+    seq_after: int = 0
+    deadline_s: float | None = None
+    twin: str | None = None
+
+    def fingerprint(self) -> str:
+        """Equal for equal requests."""
+        asked = [self.type, self.payload, sorted(self.capabilities), self.priority]
+        return digest(json.dumps(asked, sort_keys=True, separators=(",", ":"), default=str))
+
+    def to_document(self) -> Document:
+        """The form in which a parent keeps its children."""
+        return {
+            "type": self.type,
+            "payload": self.payload,
+            "capabilities": list(self.capabilities),
+            "priority": self.priority.value,
+            "strategy": self.strategy,
+        }
+
+    @classmethod
+    def from_document(cls, document: Document) -> "Request":
+        """The inverse of `to_document`."""
+        return cls(
+            type=document["type"],
+            payload=document["payload"],
+            capabilities=tuple(document["capabilities"]),
+            priority=Priority(document["priority"]),
+            strategy=document["strategy"],
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as it was read."""
+
+    id: str
+    type: str
+    payload: Document
+    agent: str
+    queue: str
+    priority: Priority
+    caller: str
+    state: State
+    fence: int
+    created_at: dt.datetime
+    check_at: dt.datetime | None = None
+    key: str | None = None
+    seq: int | None = None
+    token: str | None = None
+    worker: str | None = None
+    cancel: bool = False
+    attempts: int = 0
+    failures: int = 0
+    crashes: int = 0
+    looks: int = 0
+    queued_at: dt.datetime | None = None
+    published_at: dt.datetime | None = None
+    epoch: int = 0
+    run_after: dt.datetime | None = None
+    deadline: dt.datetime | None = None
+    started_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+    decision: Document | None = None
+    parent: Document | None = None
+    depth: int = 0
+    handover: Document | None = None
+    memory: Document | None = None
+    result: Any = None
+    error: Document | None = None
+    fingerprint: str = ""
+    timeline: tuple[Document, ...] = field(default=())
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Task":
+        """Read what the collection holds; fields that are not a task's business are left out."""
+        known = {name: document[name] for name in _TASK_FIELDS if name in document}
+        known["id"] = document["_id"]
+        known["state"] = State(known["state"])
+        known["priority"] = Priority(known["priority"])
+        known["timeline"] = tuple(known.get("timeline", ()))
+        return cls(**known)
+
+    @property
+    def keyed(self) -> bool:
+        """Belongs to an ordering key."""
+        return self.key is not None
+
+    def child_ids(self) -> list[str]:
+        """The tasks of the last hand-over."""
+        if self.handover is None:
+            return []
+        phase = self.handover["phase"]
+        return [child_id(self.id, phase, n) for n in range(len(self.handover["children"]))]
+
+
+_TASK_FIELDS = frozenset(Task.__dataclass_fields__) - {"id"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt at a task: what its holder must show to change it."""
+
+    task: Task
+    token: str
+
+    @property
+    def fence(self) -> int:
+        """The fence while it runs."""
+        return self.task.fence
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def idempotency(request: Request, task_id: str) -> str:
+    """What is unique: the caller's key within the caller and type, or the task itself."""
+    if request.idempotency_key is None:
+        return task_id
+    return digest(json.dumps([request.caller, request.type, request.idempotency_key]))
+
+
+def new_id() -> str:
+    """Time in milliseconds, then 80 random bits: rises with time, cannot be guessed."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def child_id(parent: str, phase: int, n: int) -> str:
+    """The id of a parent's n-th child of a phase: the same however often it is made."""
+    return f"{parent}.{phase}.{n}"
+
+
+def id_at(time_utc: dt.datetime) -> str:
+    """Below every id that `new_id` gives from this time on."""
+    return f"{int(time_utc.timestamp() * 1000):012x}"
+
+
+def _timeline(event: Document) -> Document:
+    return {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}}
+
+
+def open_database(settings: Settings) -> Database[Document]:
+    """The database, with the write concern that acceptance rests on.
+
+    The pool is small because the embedded server keeps a thread per connection.
+    """
+    client: MongoClient[Document] = MongoClient(
+        settings.mongodb_uri,
+        tz_aware=True,
+        maxPoolSize=32,
+        serverSelectionTimeoutMS=int(settings.store_timeout_s * 1000),
+        connectTimeoutMS=int(settings.store_timeout_s * 1000),
+        socketTimeoutMS=int(settings.store_timeout_s * 4000),
+        waitQueueTimeoutMS=int(settings.store_timeout_s * 1000),
+        appname="agent-orchestrator",
+    )
+    return client.get_database(
+        settings.mongodb_database,
+        write_concern=WriteConcern("majority", j=True),
+        read_preference=ReadPreference.PRIMARY,
+    )
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn a MongoDB that is out of reach into StoreUnavailable; the outcome is unknown."""
+    try:
+        yield
+    except (DuplicateKeyError, OperationFailure) as error:
+        if isinstance(error, OperationFailure) and error.has_error_label("RetryableWriteError"):
+            raise StoreUnavailable() from error
+        raise
+    except PyMongoError as error:
+        if isinstance(error, ConnectionFailure) or error.timeout:
+            raise StoreUnavailable() from error
+        raise
+
+
+class TaskStore:
+    """Accept, claim, renew, finish, fail, wait, resume, cancel, and what the rescuer needs.
+
+    Every method raises StoreUnavailable when MongoDB does not answer in time; except where
+    a method says otherwise the outcome is then unknown and the call may be made again.
+    """
+
+    def __init__(self, database: Database[Document], clock: Clock, settings: Settings) -> None:
+        self._database = database
+        self._tasks = database["tasks"]
+        self._clock = clock
+        self._settings = settings
+
+    # -- setting up ------------------------------------------------------------------
+
+    def ensure_indexes(self) -> None:
+        """Make every index that a query here relies on; harmless when they exist."""
+        tasks = self._tasks
+        with store_errors():
+            # `check_at` is there for the take-back, which also names the lease that it read.
+            tasks.create_index([("_id", 1), ("fence", 1), ("check_at", 1)], name="transition")
+            tasks.create_index([("state", 1), ("check_at", 1)], name="rescue")
+            tasks.create_index("idempotency", name="idempotency", unique=True)
+            for name, fields, unique, when in (
+                ("order", "key seq", True, {"key": {"$exists": True}}),
+                ("blocked", "key state seq", False, {"key": {"$exists": True}}),
+                ("head", "key", True, {"head": True}),
+                ("twin", "twin", True, {"twin": {"$exists": True}}),
+                ("held", "worker", False, {"worker": {"$exists": True}}),
+            ):
+                keys = [(name, 1) for name in fields.split()]
+                tasks.create_index(keys, name=name, unique=unique, partialFilterExpression=when)
+            tasks.create_index("expire_at", name="expiry", expireAfterSeconds=0)
+
+    def read_clock(self) -> float:
+        """Take a reading of the database's clock; returns its jump in seconds."""
+        with store_errors():
+            told: dt.datetime = self._database.client.admin.command("hello")["localTime"]
+        return self._clock.observe(told if told.tzinfo else told.replace(tzinfo=dt.UTC))
+
+    # -- acceptance ------------------------------------------------------------------
+
+    def accept(
+        self,
+        request: Request,
+        *,
+        agent: str,
+        queue: str,
+        decision: Document,
+        epoch: int,
+        parent: tuple[Task, int, int] | None = None,
+    ) -> tuple[Task, bool]:
+        """Store a task durably; True where this call created it, False for a repetition.
+
+        `parent` is (task, phase, n) of a child, whose id follows from it.
+
+        Raises:
+            IdempotencyKeyReused: the key came before with another request.
+            StoreUnavailable: unknown whether it was stored; ask again with the same key.
+        """
+        now = self._clock.now()
+        task_id = child_id(parent[0].id, parent[1], parent[2]) if parent else new_id()
+        document: Document = {
+            "_id": task_id,
+            "type": request.type,
+            "payload": request.payload,
+            "agent": agent,
+            "queue": queue,
+            "priority": request.priority.value,
+            "caller": request.caller,
+            "idempotency": idempotency(request, task_id),
+            "fingerprint": request.fingerprint(),
+            "state": State.QUEUED.value,
+            "fence": 0,
+            "check_at": self._first_look(now),
+            "created_at": now,
+            "queued_at": now,
+            "published_at": now,
+            "epoch": epoch,
+            "decision": decision,
+            "timeline": [{"at": now, "event": "accepted", "agent": agent}],
+        }
+        if request.deadline_s is not None:
+            document["deadline"] = now + dt.timedelta(seconds=request.deadline_s)
+        if parent is not None:
+            document |= {
+                "parent": {"id": parent[0].id, "phase": parent[1], "n": parent[2]},
+                "depth": parent[0].depth + 1,
+                "caller": parent[0].caller,
+            }
+            if parent[0].deadline is not None:
+                document["deadline"] = parent[0].deadline
+        if request.twin is not None:
+            document["twin"] = request.twin
+        with store_errors():
+            return self._insert(document, request)
+
+    def _insert(self, document: Document, request: Request) -> tuple[Task, bool]:
+        known_seq = request.seq_after
+        while True:
+            if request.ordering_key is not None:
+                document |= {
+                    "key": request.ordering_key,
+                    "seq": known_seq + 1,
+                    "state": State.BLOCKED.value,
+                }
+            try:
+                self._tasks.insert_one(document)
+            except DuplicateKeyError:
+                known = self._repetition_of(document)
+                if known is not None:
+                    return known, False
+                if request.ordering_key is not None:
+                    # Another task took the place between our look and our insert.
+                    known_seq = self.last_seq(request.ordering_key)
+                elif request.twin is None:
+                    raise
+                continue
+            return Task.from_document(document), True
+
+    def _repetition_of(self, document: Document) -> Task | None:
+        """The accepted task that this document repeats, after a duplicate key."""
+        stored = self._tasks.find_one({"idempotency": document["idempotency"]})
+        if stored is not None:
+            if stored["fingerprint"] != document["fingerprint"]:
+                raise IdempotencyKeyReused()
+            return Task.from_document(stored)
+        if "twin" not in document:
+            return None
+        stored = self._tasks.find_one({"twin": document["twin"]})
+        if stored is None:
+            return None
+        fresh = self._clock.now() - stored["created_at"] < TWIN_WINDOW
+        if fresh and not State(stored["state"]).final:
+            return Task.from_document(stored)
+        # Said again later, or after an answer: a message of its own, under the next name. The
+        # old one keeps its name: SecantusDB 0.6 lets no insert have a unique value that
+        # another document was inserted with, even after that one gave it up.
+        document["twin"] += "+"
+        return None
+
+    def by_idempotency_key(self, request: Request) -> Task | None:
+        """The task that this request's key was accepted with, if any.
+
+        Raises:
+            IdempotencyKeyReused: it was accepted with another request.
+        """
+        if request.idempotency_key is None:
+            return None
+        with store_errors():
+            stored = self._tasks.find_one({"idempotency": idempotency(request, "")})
+        if stored is None:
+            return None
+        if stored["fingerprint"] != request.fingerprint():
+            raise IdempotencyKeyReused()
+        return Task.from_document(stored)
+
+    def last_seq(self, key: str) -> int:
+        """The highest number given in an ordering key, 0 where none was."""
+        with store_errors():
+            last = list(self._tasks.find({"key": key}, {"seq": 1}).sort("seq", -1).limit(1))
+        return last[0]["seq"] if last else 0
+
+    def unfinished(self, key: str, at_most: int) -> int:
+        """How many tasks of a key are blocked, counted up to `at_most`."""
+        with store_errors():
+            return self._tasks.count_documents(
+                {"key": key, "state": State.BLOCKED.value}, limit=at_most
+            )
+
+    # -- reading ---------------------------------------------------------------------
+
+    def get(self, task_id: str) -> Task:
+        """Read a task.
+
+        Raises:
+            TaskNotFound: no such task.
+        """
+        with store_errors():
+            document = self._tasks.find_one({"_id": task_id})
+        if document is None:
+            raise TaskNotFound()
+        return Task.from_document(document)
+
+    def many(self, task_ids: list[str]) -> dict[str, Task]:
+        """Read several tasks; those that do not exist are left out."""
+        with store_errors():
+            found = self._tasks.find({"_id": {"$in": task_ids}})
+            return {document["_id"]: Task.from_document(document) for document in found}
+
+    def final_among(self, task_ids: list[str]) -> list[str]:
+        """Which of these have ended."""
+        with store_errors():
+            found = list(self._tasks.find({"_id": {"$in": task_ids}}, {"state": 1}))
+        return [document["_id"] for document in found if State(document["state"]).final]
+
+    def since(self, since: dt.datetime, limit: int, state: State | None = None) -> list[Task]:
+        """Tasks accepted since a time, newest first, without their payloads and results."""
+        with store_errors():
+            found = self._tasks.find(
+                {"_id": {"$gt": id_at(since)}}, {"payload": 0, "result": 0, "timeline": 0}
+            ).sort("_id", -1)
+            wanted = (
+                Task.from_document({"payload": {}} | document)
+                for document in found
+                # In here: an index serves the range on the id alone.
+                if state is None or document["state"] == state.value
+            )
+            return list(islice(wanted, limit))
+
+    def counts(self) -> dict[State, int]:
+        """How many tasks of each state are kept."""
+        with store_errors():
+            return {state: self._tasks.count_documents({"state": state.value}) for state in State}
+
+    # -- a worker's side -------------------------------------------------------------
+
+    def claim(self, task_id: str, fence: int, worker: str) -> Claim | None:
+        """Take a queued task; None when it has moved on, is cancelled or past its deadline."""
+        now = self._clock.now()
+        token = secrets.token_hex(8)
+        with store_errors():
+            taken = self._transition(
+                task_id,
+                fence,
+                {
+                    "state": State.RUNNING.value,
+                    "token": token,
+                    "worker": worker,
+                    "started_at": now,
+                    "check_at": self._lease_end(now),
+                },
+                event={"at": now, "event": "claimed", "worker": worker},
+                count={"attempts": 1},
+                token=token,
+            )
+            if not taken:
+                return None
+            document = self._tasks.find_one({"_id": task_id})
+        if document is None or document["fence"] != fence + 1:
+            return None
+        return Claim(Task.from_document(document), token)
+
+    def renew(self, worker: str) -> int:
+        """Extend the lease of all that a worker holds, in one write; returns how many."""
+        with store_errors():
+            return self._tasks.update_many(
+                {"worker": worker}, {"$set": {"check_at": self._lease_end(self._clock.now())}}
+            ).matched_count
+
+    def finish(self, claim: Claim, result: Any) -> Task:
+        """Complete the claimed attempt, once.
+
+        Raises:
+            StaleAttempt: the task has moved on; drop the result.
+        """
+        return self._end_attempt(claim, self._final(State.COMPLETED, result=result), "completed")
+
+    def fail(self, claim: Claim, error: Document) -> Task:
+        """End the claimed attempt as a dead letter.
+
+        Raises:
+            StaleAttempt: the task has moved on.
+        """
+        fields = self._final(State.FAILED, error=error)
+        return self._end_attempt(
+            claim, fields, "failed", facts={"code": error["code"]}, count={"failures": 1}
+        )
+
+    def retry(self, claim: Claim, error: Document, pause_s: float, *, failed: bool = True) -> Task:
+        """Give the claimed task back, to run again after a pause; `failed` counts against it.
+
+        Raises:
+            StaleAttempt: the task has moved on.
+        """
+        now = self._clock.now()
+        due = now + dt.timedelta(seconds=pause_s)
+        fields = {
+            "state": State.QUEUED.value,
+            "queued_at": now,
+            "run_after": due,
+            "check_at": due,
+            "looks": 0,
+            # Nothing is published before the pause is over: an epoch that is always older.
+            "epoch": -1,
+        }
+        return self._end_attempt(
+            claim,
+            fields,
+            "retried" if failed else "handed_back",
+            facts={"code": error["code"], "pause_s": round(pause_s, 3)},
+            count={"failures": 1} if failed else None,
+        )
+
+    def cancelled(self, claim: Claim, error: Document) -> Task:
+        """End the claimed attempt of a task that was asked to stop.
+
+        Raises:
+            StaleAttempt: the task has moved on.
+        """
+        return self._end_attempt(
+            claim, self._final(State.CANCELLED, error=error), "cancelled", facts=error
+        )
+
+    def wait(self, claim: Claim, children: list[Request], memory: Document) -> Task:
+        """Hand over: write the children into the task, which then waits for them.
+
+        The children are inserted from there by the coordinator, or by the rescuer.
+
+        Raises:
+            StaleAttempt: the task has moved on.
+        """
+        phase = (claim.task.handover or {"phase": 0})["phase"] + 1
+        fields = {
+            "state": State.WAITING.value,
+            "handover": {"phase": phase, "children": [child.to_document() for child in children]},
+            "memory": memory,
+            "check_at": self._first_look(self._clock.now()),
+            "looks": 0,
+        }
+        return self._end_attempt(claim, fields, "waiting", facts={"children": len(children)})
+
+    def _end_attempt(
+        self,
+        claim: Claim,
+        fields: Document,
+        event: str,
+        *,
+        facts: Document | None = None,
+        count: Document | None = None,
+    ) -> Task:
+        moved = {"at": self._clock.now(), "event": event} | (facts or {})
+        with store_errors():
+            done = self._transition(
+                claim.task.id, claim.fence, fields, event=moved, count=count, token=claim.token
+            )
+        if not done:
+            raise StaleAttempt(task_id=claim.task.id, fence=claim.fence)
+        return self._after(claim.task, fields, moved, count)
+
+    # -- anybody's side --------------------------------------------------------------
+
+    def promote(self, key: str, epoch: int) -> Task | None:
+        """Make the lowest blocked task of a key its head; None when there is one, or none waits."""
+        with store_errors():
+            lowest = list(
+                self._tasks.find({"key": key, "state": State.BLOCKED.value}).sort("seq", 1).limit(1)
+            )
+            if not lowest:
+                return None
+            task = Task.from_document(lowest[0])
+            now = self._clock.now()
+            fields = self._ready(now, epoch) | {"head": True}
+            event = {"at": now, "event": "promoted"}
+            try:
+                if not self._transition(task.id, task.fence, fields, event=event):
+                    return None
+            except DuplicateKeyError:
+                return None
+        return self._after(task, fields, event, None)
+
+    def resume(self, task: Task, epoch: int) -> Task | None:
+        """Put a waiting task, as it was read, back into its queue; None when it has moved on."""
+        now = self._clock.now()
+        return self._move(task, self._ready(now, epoch), {"at": now, "event": "resumed"})
+
+    def take_back(self, task: Task, epoch: int) -> Task | None:
+        """Take a running task from a worker whose lease ended; None when it moved or was renewed.
+
+        Counts a crash; past the limit the task is a dead letter.
+        """
+        now = self._clock.now()
+        count = {"crashes": 1}
+        if task.crashes + 1 > self._settings.max_crashes:
+            error = {"code": "worker_lost", "detail": "Its workers died while running it."}
+            fields = self._final(State.FAILED, error=error)
+            event = {"at": now, "event": "failed", "code": "worker_lost", "worker": task.worker}
+        else:
+            fields = self._ready(now, epoch)
+            event = {"at": now, "event": "taken_back", "worker": task.worker}
+        # The lease that was read: a worker that renewed it meanwhile keeps the task.
+        return self._move(task, fields, event, count=count, lease=task.check_at)
+
+    def cancel(self, task: Task, error: Document) -> Task:
+        """Cancel a task, as it was read, that no worker holds; mark one that a worker holds.
+
+        A marked task ends when its handler returns or its lease ends. Returns the task as it
+        now is.
+
+        Raises:
+            TaskIsFinal: it has ended.
+        """
+        while True:
+            if task.state.final:
+                raise TaskIsFinal(task_id=task.id, state=task.state.value)
+            now = self._clock.now()
+            if task.state is State.RUNNING:
+                event = {"at": now, "event": "cancel_requested"}
+                with store_errors():
+                    marked = self._tasks.update_one(
+                        {"_id": task.id, "fence": task.fence},
+                        {"$set": {"cancel": True}, "$push": _timeline(event)},
+                    ).matched_count
+                if marked:
+                    return self._after(task, {"cancel": True}, event, None)
+            else:
+                fields = self._final(State.CANCELLED, error=error)
+                ended = self._move(task, fields, {"at": now, "event": "cancelled"} | error)
+                if ended is not None:
+                    return ended
+            task = self.get(task.id)
+
+    # -- the rescuer's side ----------------------------------------------------------
+
+    def due(self, state: State, limit: int) -> list[Task]:
+        """Tasks of a state whose `check_at` has passed."""
+        with store_errors():
+            found = self._tasks.find(
+                {"state": state.value, "check_at": {"$lt": self._clock.now()}},
+                {"timeline": 0, "result": 0},
+            ).limit(limit)
+            return [Task.from_document(document) for document in found]
+
+    def queued_before(self, epoch: int) -> Iterator[Task]:
+        """Queued tasks last published under an older epoch, and not waiting for a retry."""
+        with store_errors():
+            found = self._tasks.find(
+                {"state": State.QUEUED.value}, {"timeline": 0, "payload": 0}, batch_size=1000
+            )
+            for document in found:
+                if 0 <= document["epoch"] < epoch:
+                    yield Task.from_document({"payload": {}} | document)
+
+    def published(self, tasks: list[Task], epoch: int) -> None:
+        """Record in one write that queued tasks were published anew under an epoch.
+
+        Names no fence: what was claimed meanwhile only has its lease renewed, and a final
+        task's `check_at` is never looked at.
+        """
+        now = self._clock.now()
+        with store_errors():
+            self._tasks.update_many(
+                {"_id": {"$in": [task.id for task in tasks]}},
+                {"$set": {"published_at": now, "epoch": epoch, "check_at": self._lease_end(now)}},
+            )
+
+    def look_again(self, task: Task, also: Document | None = None) -> None:
+        """Put off the rescuer's next look at a task, with growing pauses up to a limit."""
+        # A blocked or waiting one is mended within seconds however long it has waited.
+        longest_s = (
+            self._settings.republish_max_s
+            if task.state is State.QUEUED
+            else self._settings.lease_s / 2
+        )
+        pause_s = min(self._settings.republish_after_s * 2.0 ** min(task.looks, 20), longest_s)
+        due = self._clock.now() + dt.timedelta(seconds=pause_s)
+        if task.deadline is not None:
+            due = min(due, max(task.deadline, self._clock.now()))
+        with store_errors():
+            self._tasks.update_one(
+                {"_id": task.id, "fence": task.fence},
+                {"$set": {"check_at": due} | (also or {}), "$inc": {"looks": 1}},
+            )
+
+    # -- the compare-and-set ---------------------------------------------------------
+
+    def _move(
+        self,
+        task: Task,
+        fields: Document,
+        event: Document,
+        *,
+        count: Document | None = None,
+        lease: dt.datetime | None = None,
+    ) -> Task | None:
+        with store_errors():
+            if not self._transition(
+                task.id, task.fence, fields, event=event, count=count, lease=lease
+            ):
+                return None
+        return self._after(task, fields, event, count)
+
+    def _transition(
+        self,
+        task_id: str,
+        fence: int,
+        fields: Document,
+        *,
+        event: Document,
+        count: Document | None = None,
+        token: str | None = None,
+        lease: dt.datetime | None = None,
+    ) -> bool:
+        """The one compare-and-set: (id, fence) -> fence + 1 with these fields.
+
+        With a token, an update that matched nothing is read back: a driver that retried a
+        write whose acknowledgement was lost finds its own token there.
+        """
+        query: Document = {"_id": task_id, "fence": fence}
+        if lease is not None:
+            query["check_at"] = lease
+        update: Document = {
+            "$set": fields,
+            "$inc": {"fence": 1} | (count or {}),
+            "$push": _timeline(event),
+        }
+        gone = {} if fields["state"] == State.RUNNING.value else {"worker": ""}
+        if State(fields["state"]).final:
+            gone |= {"head": "", "check_at": ""}
+        if gone:
+            update["$unset"] = gone
+        if self._tasks.update_one(query, update).matched_count == 1:
+            return True
+        if token is None:
+            return False
+        stored = self._tasks.find_one({"_id": task_id}, {"fence": 1, "token": 1, "state": 1})
+        return (
+            stored is not None
+            and stored["fence"] == fence + 1
+            and stored.get("token") == token
+            and stored["state"] == fields["state"]
+        )
+
+    def _ready(self, now: dt.datetime, epoch: int) -> Document:
+        return {
+            "state": State.QUEUED.value,
+            "queued_at": now,
+            "published_at": now,
+            "epoch": epoch,
+            "check_at": self._first_look(now),
+            "looks": 0,
+        }
+
+    def _final(
+        self, state: State, *, result: Any = None, error: Document | None = None
+    ) -> Document:
+        now = self._clock.now()
+        return {
+            "state": state.value,
+            "finished_at": now,
+            "expire_at": now + dt.timedelta(days=self._settings.task_retention_days),
+        } | ({"result": result} if error is None else {"error": error})
+
+    def _after(self, task: Task, fields: Document, event: Document, count: Document | None) -> Task:
+        """The task as the update left it, without another read."""
+        known = {name: value for name, value in fields.items() if name in _TASK_FIELDS}
+        if "state" in known:
+            known["state"] = State(known["state"])
+            known["fence"] = task.fence + 1
+        for name, by in (count or {}).items():
+            known[name] = getattr(task, name) + by
+        return replace(task, **known, timeline=(*task.timeline, event))
+
+    def _lease_end(self, now: dt.datetime) -> dt.datetime:
+        return now + dt.timedelta(seconds=self._settings.lease_s)
+
+    def _first_look(self, now: dt.datetime) -> dt.datetime:
+        return now + dt.timedelta(seconds=self._settings.republish_after_s)

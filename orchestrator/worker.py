@@ -1,0 +1,522 @@
+"""Agents as plain Celery workers.
+
+Keeps secret what Celery is to us: it brings (task id, fence) to a free slot. All else is
+here: the claim, the handler, what becomes of its result, the lease, the heartbeat.
+
+`make_app` builds an agent's Celery app. A `Runtime` lives in each process that runs tasks
+(the worker itself with threads, each child with prefork) and has three threads: one
+renews the leases of all its tasks in one write, one tells the registry how it is, one runs
+the rescuer when the lock is free. None of them waits for another, or for a task.
+"""
+
+import os
+import random
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+from celery import Celery, signals
+from celery.apps.worker import Worker as CeleryWorker
+from kombu import Exchange, Queue
+from pydantic import BaseModel, ValidationError
+from pymongo.errors import ConnectionFailure
+
+from orchestrator import logs
+from orchestrator.broker import configure
+from orchestrator.coordinator import ChildResult
+from orchestrator.declarations import Agent, TaskType
+from orchestrator.engine import Engine, installed_version
+from orchestrator.errors import (
+    BadSettings,
+    BrokerUnavailable,
+    NoCapableAgent,
+    OrchestratorError,
+    StaleAttempt,
+    StaleContext,
+    StoreUnavailable,
+    TaskError,
+    Unavailable,
+)
+from orchestrator.logs import log
+from orchestrator.registry import Heartbeat
+from orchestrator.settings import Settings, current
+from orchestrator.tasks import Claim, Document, Request, Task
+
+T = TypeVar("T")
+
+ACCEPT_SCHEDULED = "accept_scheduled"
+STALE_CONTEXT_TRIES = 20
+MEAN_OVER_S = 60.0
+# Heartbeats that the consumer may miss before its worker counts as wedged.
+CONSUMER_PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Returned by a handler that needs other agents: it is run again with their results.
+
+    `memory` is given back to it as `context.memory`; it is kept in the task.
+    """
+
+    children: list[Request]
+    memory: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a handler is given beside its payload."""
+
+    task: Task
+    engine: Engine
+    children: list[ChildResult]
+    memory: Document
+
+    @property
+    def phase(self) -> int:
+        """How many hand-overs came back: 0 on the first run."""
+        return 0 if self.task.handover is None else int(self.task.handover["phase"])
+
+    def should_stop(self) -> bool:
+        """Somebody cancelled the task, or its deadline has passed: return soon."""
+        deadline = self.task.deadline
+        if deadline is not None and self.engine.clock.now() > deadline:
+            return True
+        return self.engine.store.get(self.task.id).cancel
+
+
+class AttemptFailed(Exception):
+    """What Celery and Flower see of a failed attempt: its code."""
+
+
+class Runtime:
+    """Runs tasks in this process and keeps their leases."""
+
+    def __init__(
+        self, settings: Settings, agents: Sequence[Agent], node: str, slots: dict[str, int]
+    ) -> None:
+        self.engine = Engine(settings)
+        self._settings = settings
+        self._agents = agents
+        self._node = node
+        self._slots = slots
+        # Unique for ever: a pid comes again, and on another host at the same time.
+        self.worker = f"{node}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._run_times: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._passed: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._consumer_seen: float | None = None
+        eager = any(agent.role == "orchestrator" for agent in agents)
+        self._rescuer = self.engine.rescuer(self.worker, eager=eager)
+        self._random = random.Random()
+
+    # -- its threads -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Declare the agents, waiting for MongoDB as long as it takes, and start the threads."""
+        self._until_stored("init", lambda: self.engine.init(self._agents))
+        for name, interval_s, step in (
+            ("lease", self._settings.heartbeat_s, self._renew),
+            ("heartbeat", self._settings.heartbeat_s, self._beat),
+            ("rescue", self._settings.rescue_interval_s, self._rescuer.tick),
+        ):
+            thread = threading.Thread(
+                target=self._every, args=(name, interval_s, step), name=name, daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads and sign off; what cannot be said for an outage is left unsaid."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=self._settings.heartbeat_s)
+        try:
+            self._rescuer.release()
+            self.engine.registry.leave(self.worker)
+        except Unavailable as error:
+            log.warning("worker.sign_off_failed", error=error.code)
+        self.engine.close()
+
+    def consumer_moved(self) -> None:
+        """Called by Celery's timer: its event loop turns."""
+        self._consumer_seen = time.monotonic()
+
+    def _every(self, name: str, interval_s: float, step: Callable[[], object]) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                step()
+            except Unavailable as error:
+                log.warning("worker.step_unavailable", step=name, error=error.code)
+            except Exception:
+                # The thread must outlive any one fault: without it every task would be lost.
+                log.exception("worker.step_failed", step=name)
+            self._stopping.wait(max(0.0, interval_s - (time.monotonic() - began)))
+
+    def _renew(self) -> None:
+        self.engine.store.read_clock()
+        if self._running.total():
+            self.engine.store.renew(self.worker)
+
+    def _beat(self) -> None:
+        try:
+            self.engine.registry.beat(self._heartbeat())
+        except BrokerUnavailable as error:
+            log.warning("worker.heartbeat_lost", error=error.code)
+
+    def _heartbeat(self) -> Heartbeat:
+        now = time.monotonic()
+        with self._lock:
+            recent = [run_s for at, run_s in self._run_times if now - at < MEAN_OVER_S]
+            recent = recent or [run_s for _, run_s in self._run_times]
+            return Heartbeat(
+                worker=self.worker,
+                node=self._node,
+                agents=self._slots,
+                running=dict(self._running),
+                done=self._outcomes["completed"],
+                failed=self._outcomes["failed"],
+                mean_run_s=sum(recent) / len(recent) if recent else 0.0,
+                passed=dict(self._passed),
+                trouble=self._trouble(now),
+                started_at=self._started_at,
+                version=installed_version(),
+                pid=os.getpid(),
+            )
+
+    def _trouble(self, now: float) -> str | None:
+        patience_s = CONSUMER_PATIENCE * self._settings.heartbeat_s
+        if self._consumer_seen is not None and now - self._consumer_seen > patience_s:
+            return f"its consumer has not moved for {now - self._consumer_seen:.0f} s"
+        return None
+
+    # -- one task --------------------------------------------------------------------
+
+    def execute(
+        self, agent: Agent, task_type: TaskType, task_id: str, fence: int, published_at: float
+    ) -> None:
+        """Run the task that a message names, if it is still as the message says.
+
+        Raises:
+            AttemptFailed: the attempt failed; its code only, for Flower.
+        """
+        with self._lock:
+            self._running[agent.id] += 1
+        began = time.monotonic()
+        outcome = "dropped"
+        try:
+            claim = self._until_stored(
+                "claim", lambda: self.engine.store.claim(task_id, fence, self.worker)
+            )
+            if claim is None:
+                log.debug("task.not_claimed", task_id=task_id, fence=fence)
+                return
+            self._note_passed(claim.task, published_at)
+            outcome = self._attempt(agent, task_type, claim)
+        except StaleAttempt:
+            log.warning("task.stale", task_id=task_id, fence=fence)
+            outcome = "stale"
+        finally:
+            run_s = time.monotonic() - began
+            with self._lock:
+                self._running[agent.id] -= 1
+                self._outcomes[outcome] += 1
+                if outcome not in ("dropped", "stale"):
+                    self._run_times.append((time.monotonic(), run_s))
+        log.info(
+            f"task.{outcome}",
+            task_id=task_id,
+            type=task_type.name,
+            agent=agent.id,
+            run_ms=round(run_s * 1000, 1),
+        )
+        if outcome in ("failed", "retried"):
+            raise AttemptFailed(outcome)
+
+    def _note_passed(self, task: Task, published_at: float) -> None:
+        lane = f"{task.queue}:{task.priority.step}"
+        with self._lock:
+            self._passed[lane] = max(published_at, self._passed.get(lane, 0.0))
+
+    def _attempt(self, agent: Agent, task_type: TaskType, claim: Claim) -> str:
+        """Run the handler and store what came of it; returns the outcome in a word."""
+        task, store, coordinator = claim.task, self.engine.store, self.engine.coordinator
+        stop = self._reason_to_stop(task)
+        if stop is not None:
+            ended = self._until_stored("cancel", lambda: store.cancelled(claim, stop))
+            self._until_stored("settle", lambda: coordinator.settle(ended))
+            return "cancelled"
+        try:
+            result = self._handle(task_type, task)
+        except TaskError as error:
+            return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
+        except ValidationError as error:
+            where = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+            return self._failed(
+                claim,
+                "invalid_payload",
+                "The payload is not valid.",
+                {"fields": where},
+                retry=False,
+            )
+        except (Unavailable, StaleContext, ConnectionFailure) as error:
+            # Not the handler's fault: nothing is counted against the task.
+            code = error.code if isinstance(error, OrchestratorError) else StoreUnavailable.code
+            self._until_stored(
+                "retry",
+                lambda: store.retry(
+                    claim, {"code": code}, self._settings.retry_base_s, failed=False
+                ),
+            )
+            return "handed_back"
+        except Exception as error:
+            log.error("task.handler_raised", task_id=task.id, type=task.type, where=_where(error))
+            name = type(error).__name__
+            return self._failed(
+                claim, "handler_error", f"The handler raised {name}.", {}, retry=True
+            )
+        if isinstance(result, HandOver):
+            return self._hand_over(claim, result)
+        ended = self._until_stored("finish", lambda: store.finish(claim, _plain(result)))
+        self._until_stored("settle", lambda: coordinator.settle(ended))
+        return "completed"
+
+    def _reason_to_stop(self, task: Task) -> Document | None:
+        if task.cancel:
+            return {"code": "cancelled", "detail": "Cancelled."}
+        if task.deadline is not None and task.deadline < self.engine.clock.now():
+            return {"code": "deadline_exceeded", "detail": "Its deadline has passed."}
+        return None
+
+    def _handle(self, task_type: TaskType, task: Task) -> Any:
+        """Run the handler; a context that changed under it is worked out again at once."""
+        payload = task_type.payload.model_validate(task.payload)
+        children = self.engine.coordinator.children(task) if task.handover is not None else []
+        context = TaskContext(task, self.engine, children, task.memory or {})
+        for attempt in range(STALE_CONTEXT_TRIES):
+            try:
+                return task_type.handler(context, payload)
+            except StaleContext:
+                if attempt == STALE_CONTEXT_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _failed(self, claim: Claim, code: str, detail: str, facts: Document, *, retry: bool) -> str:
+        store, settings = self.engine.store, self._settings
+        error = {"code": code, "detail": detail} | ({"facts": facts} if facts else {})
+        if retry and claim.task.failures < settings.max_failures:
+            pause_s = retry_pause_s(
+                claim.task.failures, settings.retry_base_s, settings.retry_max_s, self._random
+            )
+            self._until_stored("retry", lambda: store.retry(claim, error, pause_s))
+            return "retried"
+        ended = self._until_stored("fail", lambda: store.fail(claim, error))
+        self._until_stored("settle", lambda: self.engine.coordinator.settle(ended))
+        return "failed"
+
+    def _hand_over(self, claim: Claim, wanted: HandOver) -> str:
+        coordinator = self.engine.coordinator
+        if claim.task.depth + 1 > self._settings.max_depth:
+            return self._failed(
+                claim,
+                "too_deep",
+                "Hand-overs nest too deep.",
+                {"depth": claim.task.depth},
+                retry=False,
+            )
+        try:
+            self._until_stored("check", lambda: coordinator.check_children(wanted.children))
+        except NoCapableAgent as error:
+            return self._failed(claim, error.code, error.detail, error.facts, retry=False)
+        waiting = self._until_stored(
+            "wait", lambda: self.engine.store.wait(claim, wanted.children, wanted.memory)
+        )
+        self._until_stored("hand_over", lambda: coordinator.hand_over(waiting))
+        return "waiting"
+
+    def _until_stored(self, step: str, write: Callable[[], T]) -> T:
+        """Do a write however long MongoDB is away, holding the slot: no new task is taken.
+
+        Raises:
+            StoreUnavailable: the process is stopping; the lease ends by itself.
+            StaleAttempt: the task went on without us.
+        """
+        pause_s = 0.1
+        while True:
+            try:
+                return write()
+            except StoreUnavailable as error:
+                log.warning("worker.waits_for_store", step=step, error=error.code)
+                if self._stopping.wait(pause_s):
+                    raise
+                pause_s = min(pause_s * 2, 2.0)
+
+    def accept_scheduled(self, task_type: str, payload: Document, period: int) -> None:
+        """Accept beat's request, once per period however often beat says so."""
+        request = Request(
+            type=task_type,
+            payload=payload,
+            caller="beat",
+            idempotency_key=f"{task_type}/{period}",
+        )
+        self._until_stored("accept", lambda: self.engine.coordinator.submit(request))
+
+
+def retry_pause_s(failures: int, base_s: float, max_s: float, rng: random.Random) -> float:
+    """Pause before the next try: exponential with full jitter, never under half the step.
+
+    After "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), "equal jitter".
+    """
+    step_s: float = min(max_s, base_s * 2.0**failures)
+    return step_s / 2 + rng.uniform(0, step_s / 2)
+
+
+def _plain(result: Any) -> Any:
+    """A handler's result as JSON-able values."""
+    return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+
+
+def _where(error: Exception) -> list[str]:
+    """Where an exception came from, without its message: that may quote a customer."""
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [type(error).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
+
+
+# -- Celery ------------------------------------------------------------------------------
+
+
+class Worker(CeleryWorker):
+    """Celery's worker under a name that begins with its role and is its own on this host."""
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        host = socket.gethostname()
+        if hostname in (None, f"celery@{host}"):
+            hostname = f"{(app or self.app).main}@{host}-{os.getpid()}"
+        super().__init__(app=app, hostname=hostname, **options)
+
+
+class AgentApp(Celery):
+    """A Celery app that serves agents; made by `make_app`."""
+
+    agents: Sequence[Agent] = ()
+    runtime: Runtime | None = None
+
+    @cached_property
+    def Worker(self) -> Any:  # Celery names it so
+        """The worker class that `celery worker` starts."""
+        return self.subclass_with_self("orchestrator.worker:Worker")
+
+
+def make_app(*agents: Agent, name: str | None = None) -> AgentApp:
+    """The Celery app of one agent, or of several on a small machine.
+
+    `celery -A agents.quote worker` is then a complete command: right queue, slots and name.
+    """
+    try:
+        settings = current()
+    except BadSettings as error:
+        sys.exit(f"cannot start: {error.detail}")
+    app = AgentApp(name or agents[0].role)
+    configure(app, settings)
+    app.agents = agents
+    app.conf.task_queues = [
+        Queue(queue, Exchange(""), routing_key=queue)
+        for queue in (settings.queue(agent.role) for agent in agents)
+    ]
+    app.conf.task_default_queue = settings.queue(agents[0].role)
+    app.conf.worker_concurrency = sum(agent.slots for agent in agents)
+    for agent in agents:
+        for task_type in agent.task_types.values():
+            app.task(_celery_task(app, agent, task_type), name=task_type.name, shared=False)
+    app.task(_accept_scheduled(app), name=ACCEPT_SCHEDULED, shared=False)
+    app.conf.beat_schedule = {
+        f"{agent.role}.{schedule.task_type}": {
+            "task": ACCEPT_SCHEDULED,
+            "schedule": schedule.every_s,
+            "args": (schedule.task_type, schedule.payload, schedule.every_s),
+            "options": {
+                "exchange": "",
+                "routing_key": settings.queue(agent.role),
+                # A tick that nobody took before the next one is of no use.
+                "expires": schedule.every_s,
+            },
+        }
+        for agent in agents
+        for schedule in agent.schedules
+    }
+    _connect_signals(app, settings)
+    return app
+
+
+def _celery_task(app: AgentApp, agent: Agent, task_type: TaskType) -> Callable[..., None]:
+    def run(task_id: str, fence: int, published_at: float = 0.0) -> None:
+        if app.runtime is None:
+            raise AttemptFailed("no_runtime")
+        app.runtime.execute(agent, task_type, task_id, fence, published_at)
+
+    run.__doc__ = task_type.handler.__doc__
+    return run
+
+
+def _accept_scheduled(app: AgentApp) -> Callable[..., None]:
+    def accept_scheduled(task_type: str, payload: Document, every_s: float) -> None:
+        """Accept a task that beat asks for."""
+        if app.runtime is None:
+            raise AttemptFailed("no_runtime")
+        period = int(time.time() // every_s)
+        app.runtime.accept_scheduled(task_type, payload, period)
+
+    return accept_scheduled
+
+
+def _connect_signals(app: AgentApp, settings: Settings) -> None:
+    """Start a runtime in each process that runs tasks, before its first task."""
+    node: dict[str, Any] = {}
+
+    def on_worker_init(sender: Any, **_: Any) -> None:
+        logs.configure(settings.log_level)
+        node.update(name=sender.hostname, prefork="prefork" in str(sender.pool_cls))
+        if not node["prefork"]:
+            slots = {agent.id: agent.slots for agent in app.agents}
+            if len(app.agents) == 1:
+                slots = {app.agents[0].id: sender.concurrency}
+            app.runtime = Runtime(settings, app.agents, sender.hostname, slots)
+            app.runtime.start()
+
+    def on_child_init(**_: Any) -> None:
+        # Each child holds leases of its own: the parent must not keep a dead child's alive.
+        slots = {agent.id: 1 for agent in app.agents}
+        app.runtime = Runtime(settings, app.agents, node["name"], slots)
+        app.runtime.start()
+
+    def on_worker_ready(sender: Any, **_: Any) -> None:
+        if app.runtime is not None:
+            app.runtime.consumer_moved()
+            sender.timer.call_repeatedly(settings.heartbeat_s, app.runtime.consumer_moved)
+        log.info("worker.ready", node=node["name"], agents=[agent.id for agent in app.agents])
+
+    def on_shutdown(**_: Any) -> None:
+        if app.runtime is not None:
+            app.runtime.stop()
+            app.runtime = None
+
+    # weak=False: nothing else holds these functions.
+    signals.worker_init.connect(on_worker_init, weak=False)
+    signals.worker_process_init.connect(on_child_init, weak=False)
+    signals.worker_ready.connect(on_worker_ready, weak=False)
+    signals.worker_process_shutdown.connect(on_shutdown, weak=False)
+    signals.worker_shutdown.connect(on_shutdown, weak=False)

@@ -1,0 +1,337 @@
+"""The task store's transitions, on a real MongoDB-protocol server."""
+
+import datetime as dt
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestrator.engine import Engine
+from orchestrator.errors import IdempotencyKeyReused, StaleAttempt, TaskIsFinal
+from orchestrator.tasks import Priority, Request, State, Task, TaskStore
+
+
+@pytest.fixture
+def store(engine: Engine) -> TaskStore:
+    return engine.store
+
+
+def ask(text: str = "hello", **more: object) -> Request:
+    return Request(**{"type": "echo", "payload": {"text": text}, "caller": "test"} | more)
+
+
+def accept(store: TaskStore, request: Request | None = None) -> Task:
+    task, _ = store.accept(
+        request or ask(),
+        agent="echo_agent",
+        queue="echo",
+        decision={"agent": "echo_agent"},
+        epoch=1,
+    )
+    return task
+
+
+def claim(store: TaskStore, task: Task):
+    return store.claim(task.id, task.fence, "worker-1")
+
+
+def events(task: Task) -> list[str]:
+    return [event["event"] for event in task.timeline]
+
+
+def test_an_accepted_task_is_claimed_and_finished_once(store):
+    task = accept(store)
+    held = claim(store, task)
+    assert held.task.state is State.RUNNING
+    assert held.task.payload == {"text": "hello"}
+    done = store.finish(held, {"answer": 42})
+    stored = store.get(task.id)
+    assert stored.state is done.state is State.COMPLETED
+    assert stored.result == {"answer": 42}
+    assert events(stored) == ["accepted", "claimed", "completed"]
+    store.finish(held, {"answer": 43})
+    assert store.get(task.id).result == {"answer": 42}
+    with pytest.raises(StaleAttempt):
+        store.retry(held, {"code": "x"}, 0.0)
+
+
+def test_a_transition_returns_the_task_as_it_is_stored(store):
+    task = accept(store, ask(ordering_key="k"))
+    head = store.promote("k", 1)
+    assert head == store.get(task.id)
+    held = claim(store, head)
+    assert held.task == store.get(task.id)
+    retried = store.retry(held, {"code": "x"}, 0.0)
+    assert comparable(retried) == comparable(store.get(task.id))
+
+
+def comparable(task: Task) -> dict:
+    return {name: value for name, value in vars(task).items() if name != "worker"}
+
+
+def test_of_many_claimants_one_gets_the_task(store):
+    task = accept(store)
+    with ThreadPoolExecutor(16) as pool:
+        claims = list(pool.map(lambda n: store.claim(task.id, task.fence, f"w{n}"), range(16)))
+    assert sum(held is not None for held in claims) == 1
+
+
+def test_a_message_of_an_older_state_claims_nothing(store):
+    task = accept(store)
+    retried = store.retry(claim(store, task), {"code": "x"}, 0.0)
+    assert claim(store, task) is None
+    assert claim(store, retried) is not None
+
+
+def test_a_worker_given_up_for_dead_cannot_overwrite(store):
+    task = accept(store)
+    zombie = claim(store, task)
+    taken = store.take_back(zombie.task, 1)
+    assert taken.crashes == 1
+    again = claim(store, taken)
+    with pytest.raises(StaleAttempt):
+        store.finish(zombie, "late")
+    store.finish(again, "right")
+    assert store.get(task.id).result == "right"
+
+
+def test_a_renewed_lease_is_not_taken_back(store):
+    task = accept(store)
+    held = claim(store, task)
+    store._clock.observe(store._clock.now() + dt.timedelta(seconds=1))
+    assert store.renew("worker-1") == 1
+    assert store.take_back(held.task, 1) is None
+    assert store.get(task.id).state is State.RUNNING
+
+
+def test_too_many_crashes_end_in_a_dead_letter(engine, store):
+    task = accept(store)
+    for _ in range(engine.settings.max_crashes):
+        task = store.take_back(claim(store, task).task, 1)
+        assert task.state is State.QUEUED
+    dead = store.take_back(claim(store, task).task, 1)
+    assert dead.state is State.FAILED
+    assert store.get(task.id).error["code"] == "worker_lost"
+
+
+def test_a_lost_acknowledgement_is_recognised_by_its_token(store):
+    """The driver retries a write whose answer was lost; the second matches nothing."""
+    task = accept(store)
+    held = claim(store, task)
+    fields = store._final(State.COMPLETED, result="once")
+    event = {"at": store._clock.now(), "event": "completed"}
+    for _ in range(2):
+        assert store._transition(task.id, held.fence, fields, event=event, token=held.token)
+    assert store.get(task.id).fence == held.fence + 1
+    assert not store._transition(task.id, held.fence, fields, event=event, token="another")
+
+
+def test_the_same_key_is_the_same_task_and_another_request_is_refused(store):
+    first = accept(store, ask(idempotency_key="a"))
+    second, created = store.accept(
+        ask(idempotency_key="a"), agent="x", queue="x", decision={}, epoch=1
+    )
+    assert (second.id, created) == (first.id, False)
+    with pytest.raises(IdempotencyKeyReused):
+        accept(store, ask("other", idempotency_key="a"))
+    assert accept(store, ask(idempotency_key="a", caller="somebody else")).id != first.id
+
+
+def test_a_key_used_by_many_at_once_is_accepted_once(store):
+    with ThreadPoolExecutor(12) as pool:
+        tasks = list(pool.map(lambda _: accept(store, ask(idempotency_key="k")), range(24)))
+    assert len({task.id for task in tasks}) == 1
+
+
+def test_the_same_words_while_unanswered_are_the_same_message(store):
+    first = accept(store, ask(twin="session/hello"))
+    assert accept(store, ask(twin="session/hello")).id == first.id
+    store.finish(claim(store, first), "answered")
+    assert accept(store, ask(twin="session/hello")).id != first.id
+
+
+def test_the_same_words_after_ten_seconds_are_new_words(store):
+    first = accept(store, ask(twin="session/hello"))
+    store._clock.observe(store._clock.now() + dt.timedelta(seconds=11))
+    assert accept(store, ask(twin="session/hello")).id != first.id
+
+
+def test_numbers_of_a_key_are_dense_and_distinct_under_concurrency(store):
+    with ThreadPoolExecutor(8) as pool:
+        tasks = list(pool.map(lambda n: accept(store, ask(str(n), ordering_key="s")), range(40)))
+    assert sorted(task.seq for task in tasks) == list(range(1, 41))
+    assert {task.state for task in tasks} == {State.BLOCKED}
+
+
+def test_a_wrong_hint_of_the_last_number_costs_a_read_and_no_place(store):
+    assert [accept(store, ask(ordering_key="s")).seq for _ in range(3)] == [1, 2, 3]
+    assert accept(store, ask(ordering_key="s", seq_after=1)).seq == 4
+
+
+def test_one_task_of_a_key_is_head_and_they_come_in_order(store):
+    tasks = [accept(store, ask(str(n), ordering_key="s")) for n in range(5)]
+    done = []
+    for _ in tasks:
+        with ThreadPoolExecutor(6) as pool:
+            heads = [head for head in pool.map(lambda _: store.promote("s", 1), range(6)) if head]
+        assert len(heads) == 1
+        assert store.promote("s", 1) is None
+        store.finish(claim(store, heads[0]), None)
+        done.append(heads[0].id)
+    assert done == [task.id for task in tasks]
+
+
+def test_other_keys_do_not_wait(store):
+    accept(store, ask(ordering_key="a"))
+    accept(store, ask(ordering_key="b"))
+    assert store.promote("a", 1) is not None
+    assert store.promote("b", 1) is not None
+
+
+@pytest.mark.parametrize("how", ["retry", "wait"])
+def test_a_head_that_retries_or_waits_keeps_its_key(store, how):
+    accept(store, ask(ordering_key="s"))
+    accept(store, ask(ordering_key="s"))
+    held = claim(store, store.promote("s", 1))
+    if how == "retry":
+        store.retry(held, {"code": "x"}, 5.0)
+    else:
+        store.wait(held, [ask()], {})
+    assert store.promote("s", 1) is None
+
+
+def test_a_blocked_task_that_is_cancelled_gives_its_place_up(store):
+    tasks = [accept(store, ask(ordering_key="s")) for _ in range(3)]
+    head = store.promote("s", 1)
+    store.cancel(tasks[1], {"code": "cancelled"})
+    assert store.promote("s", 1) is None
+    store.finish(claim(store, head), None)
+    assert store.promote("s", 1).id == tasks[2].id
+
+
+def test_cancelling_a_running_task_marks_it_and_leaves_it_to_its_worker(store):
+    held = claim(store, accept(store))
+    marked = store.cancel(held.task, {"code": "cancelled"})
+    assert (marked.state, marked.cancel) == (State.RUNNING, True)
+    assert store.get(marked.id).cancel
+    store.finish(held, "was quicker")
+    with pytest.raises(TaskIsFinal):
+        store.cancel(held.task, {"code": "cancelled"})
+
+
+def test_a_cancel_that_races_with_a_claim_settles_on_one_outcome(store):
+    for _ in range(20):
+        task = accept(store)
+        barrier = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as pool:
+            claimed = pool.submit(lambda t=task, b=barrier: (b.wait(), claim(store, t))[1])
+            cancelled = pool.submit(
+                lambda t=task, b=barrier: (b.wait(), store.cancel(t, {"code": "cancelled"}))[1]
+            )
+        stored = store.get(task.id)
+        if claimed.result() is None:
+            assert stored.state is State.CANCELLED
+        else:
+            assert stored.cancel
+        assert cancelled.result().id == task.id
+
+
+def test_a_child_is_the_same_however_often_it_is_inserted(store):
+    parent = store.wait(claim(store, accept(store)), [ask("a"), ask("b")], {"step": 1})
+    for _ in range(2):
+        for n in range(2):
+            store.accept(
+                ask("child"), agent="x", queue="x", decision={}, epoch=1, parent=(parent, 1, n)
+            )
+    assert set(store.many(parent.child_ids())) == {f"{parent.id}.1.0", f"{parent.id}.1.1"}
+    assert store.get(f"{parent.id}.1.0").depth == 1
+
+
+def test_a_child_ends_by_its_parents_deadline(store):
+    parent = store.wait(claim(store, accept(store, ask(deadline_s=60))), [ask()], {})
+    child, _ = store.accept(
+        ask(), agent="x", queue="x", decision={}, epoch=1, parent=(parent, 1, 0)
+    )
+    assert child.deadline == parent.deadline
+
+
+def test_failures_and_crashes_are_counted_apart(store):
+    task = accept(store)
+    task = store.retry(claim(store, task), {"code": "x"}, 0.0)
+    task = store.take_back(claim(store, task).task, 1)
+    task = store.retry(claim(store, task), {"code": "unavailable"}, 0.0, failed=False)
+    stored = store.get(task.id)
+    assert (stored.failures, stored.crashes, stored.attempts) == (1, 1, 3)
+
+
+def test_final_tasks_expire_and_others_do_not(engine, store):
+    done, waiting = accept(store), accept(store)
+    store.finish(claim(store, done), None)
+    found = {d["_id"]: d for d in engine.database["tasks"].find()}
+    days = engine.settings.task_retention_days
+    assert found[done.id]["expire_at"] - found[done.id]["finished_at"] == dt.timedelta(days=days)
+    assert "expire_at" not in found[waiting.id]
+
+
+# -- every query shape: with its index as without ------------------------------------------
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+SHAPES = {
+    "transition": {"_id": "t07", "fence": 1},
+    "transition with lease": {"_id": "t07", "fence": 1, "check_at": NOW + dt.timedelta(seconds=7)},
+    "by id": {"_id": "t07"},
+    "by ids": {"_id": {"$in": ["t01", "t07", "none"]}},
+    "since": {"_id": {"$gt": "t20"}},
+    "idempotency": {"idempotency": "i07"},
+    "twin": {"twin": "w3"},
+    "last of a key": {"key": "k1"},
+    "blocked of a key": {"key": "k1", "state": "blocked"},
+    "held by a worker": {"worker": "w1"},
+    "due": {"state": "queued", "check_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
+    "of a state": {"state": "queued"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_query_answers_with_its_index_as_without(engine, shape):
+    states = itertools.cycle(["queued", "blocked", "running", "completed"])
+    documents = []
+    for n, state in zip(range(40), states, strict=False):
+        document = {
+            "_id": f"t{n:02}",
+            "fence": n % 3,
+            "state": state,
+            "idempotency": f"i{n:02}",
+            "check_at": NOW + dt.timedelta(seconds=n),
+        }
+        if n % 2:
+            document |= {"key": f"k{n % 3}", "seq": n}
+        if state == "running":
+            document["worker"] = f"w{n % 4}"
+        if n % 10 == 3:
+            document["twin"] = f"w{n}"
+        documents.append(document)
+    indexed, plain = engine.database["tasks"], engine.database["plain"]
+    indexed.insert_many(documents)
+    plain.insert_many(documents)
+
+    def answer(collection, **sort):
+        found = collection.find(SHAPES[shape])
+        return [document["_id"] for document in (found.sort(**sort) if sort else found)]
+
+    assert sorted(answer(indexed)) == sorted(answer(plain))
+    if shape in ("last of a key", "blocked of a key"):
+        for direction in (1, -1):
+            by_seq = {"key_or_list": "seq", "direction": direction}
+            assert answer(indexed, **by_seq) == answer(plain, **by_seq)
+    assert indexed.count_documents(SHAPES[shape]) == plain.count_documents(SHAPES[shape])
+    changed = {"$set": {"touched": True}}
+    assert (
+        indexed.update_many(SHAPES[shape], changed).matched_count
+        == plain.update_many(SHAPES[shape], changed).matched_count
+    )
+
+
+def test_priorities_map_to_steps_in_their_order():
+    assert [priority.step for priority in Priority] == sorted(p.step for p in Priority)
