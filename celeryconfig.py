@@ -29,8 +29,9 @@ worker_prefetch_multiplier = 1
 task_reject_on_worker_lost = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Agents mostly wait for others: threads share connections, and one process is one worker.
-worker_pool = "threads"
+# Not here: worker_pool. Celery 5.7 takes it even over `-P prefork` on the command line
+# (celery/bin/worker.py, WorkersPool.convert); `orchestrator.worker.Worker` chooses threads.
+
 # Flower shows tasks by these; the sent event would double the cost for no new fact.
 worker_send_task_events = True
 task_send_sent_event = False

@@ -38,6 +38,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Celery's per-task INFO lines repeat ours, at a cost per task.
-    for name in ("celery.worker.strategy", "celery.app.trace", "kombu", "pymongo"):
+    # Celery's lines per task repeat ours, at a cost per task, and with a stack trace.
+    logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
+    for name in ("celery.worker.strategy", "kombu", "pymongo"):
         logging.getLogger(name).setLevel(logging.WARNING)

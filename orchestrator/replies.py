@@ -66,8 +66,12 @@ class Replies:
                     del self._waiting[task_id]
 
     def stop(self) -> None:
-        """End the listener and the sweep."""
+        """End the listener and the sweep, before the client is closed under them."""
         self._stopped.set()
+        if self._threads:
+            self.announce("")  # wakes the listener
+        for thread in self._threads:
+            thread.join(timeout=2 * SWEEP_S)
 
     def _start(self) -> None:
         if self._threads:

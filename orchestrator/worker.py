@@ -24,8 +24,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
+import click
 from celery import Celery, signals
 from celery.apps.worker import Worker as CeleryWorker
+from click.core import ParameterSource
 from kombu import Exchange, Queue
 from pydantic import BaseModel, ValidationError
 from pymongo.errors import ConnectionFailure
@@ -38,7 +40,7 @@ from orchestrator.engine import Engine, installed_version
 from orchestrator.errors import (
     BadSettings,
     BrokerUnavailable,
-    NoCapableAgent,
+    Invalid,
     OrchestratorError,
     StaleAttempt,
     StaleContext,
@@ -71,7 +73,7 @@ class HandOver:
     memory: Document = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskContext:
     """What a handler is given beside its payload."""
 
@@ -79,6 +81,7 @@ class TaskContext:
     engine: Engine
     children: list[ChildResult]
     memory: Document
+    stop_seen: bool = field(default=False, init=False)
 
     @property
     def phase(self) -> int:
@@ -86,11 +89,15 @@ class TaskContext:
         return 0 if self.task.handover is None else int(self.task.handover["phase"])
 
     def should_stop(self) -> bool:
-        """Somebody cancelled the task, or its deadline has passed: return soon."""
+        """Somebody cancelled the task, or its deadline has passed: return soon.
+
+        A handler that was told so ends its task as cancelled, whatever it returns; one that
+        never asked has its result count.
+        """
         deadline = self.task.deadline
-        if deadline is not None and self.engine.clock.now() > deadline:
-            return True
-        return self.engine.store.get(self.task.id).cancel
+        late = deadline is not None and self.engine.clock.now() > deadline
+        self.stop_seen = late or self.engine.store.get(self.task.id).cancel
+        return self.stop_seen
 
 
 class AttemptFailed(Exception):
@@ -257,11 +264,9 @@ class Runtime:
         task, store, coordinator = claim.task, self.engine.store, self.engine.coordinator
         stop = self._reason_to_stop(task)
         if stop is not None:
-            ended = self._until_stored("cancel", lambda: store.cancelled(claim, stop))
-            self._until_stored("settle", lambda: coordinator.settle(ended))
-            return "cancelled"
+            return self._cancelled(claim, stop)
         try:
-            result = self._handle(task_type, task)
+            context, result = self._handle(task_type, task)
         except TaskError as error:
             return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
         except ValidationError as error:
@@ -289,11 +294,19 @@ class Runtime:
             return self._failed(
                 claim, "handler_error", f"The handler raised {name}.", {}, retry=True
             )
+        if context.stop_seen:
+            stop = self._reason_to_stop(task) or {"code": "cancelled", "detail": "Cancelled."}
+            return self._cancelled(claim, stop)
         if isinstance(result, HandOver):
             return self._hand_over(claim, result)
         ended = self._until_stored("finish", lambda: store.finish(claim, _plain(result)))
         self._until_stored("settle", lambda: coordinator.settle(ended))
         return "completed"
+
+    def _cancelled(self, claim: Claim, why: Document) -> str:
+        ended = self._until_stored("cancel", lambda: self.engine.store.cancelled(claim, why))
+        self._until_stored("settle", lambda: self.engine.coordinator.settle(ended))
+        return "cancelled"
 
     def _reason_to_stop(self, task: Task) -> Document | None:
         if task.cancel:
@@ -302,14 +315,14 @@ class Runtime:
             return {"code": "deadline_exceeded", "detail": "Its deadline has passed."}
         return None
 
-    def _handle(self, task_type: TaskType, task: Task) -> Any:
+    def _handle(self, task_type: TaskType, task: Task) -> tuple[TaskContext, Any]:
         """Run the handler; a context that changed under it is worked out again at once."""
         payload = task_type.payload.model_validate(task.payload)
         children = self.engine.coordinator.children(task) if task.handover is not None else []
         context = TaskContext(task, self.engine, children, task.memory or {})
         for attempt in range(STALE_CONTEXT_TRIES):
             try:
-                return task_type.handler(context, payload)
+                return context, task_type.handler(context, payload)
             except StaleContext:
                 if attempt == STALE_CONTEXT_TRIES - 1:
                     raise
@@ -340,7 +353,7 @@ class Runtime:
             )
         try:
             self._until_stored("check", lambda: coordinator.check_children(wanted.children))
-        except NoCapableAgent as error:
+        except Invalid as error:
             return self._failed(claim, error.code, error.detail, error.facts, retry=False)
         waiting = self._until_stored(
             "wait", lambda: self.engine.store.wait(claim, wanted.children, wanted.memory)
@@ -400,9 +413,16 @@ def _where(error: Exception) -> list[str]:
 
 
 class Worker(CeleryWorker):
-    """Celery's worker under a name that begins with its role and is its own on this host."""
+    """Celery's worker under a name that begins with its role and is its own on this host.
+
+    Its pool is threads unless `-P` says otherwise: agents mostly wait for others, threads
+    share connections, and one process is one worker.
+    """
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        command = click.get_current_context(silent=True)
+        if command is None or command.get_parameter_source("pool") is ParameterSource.DEFAULT:
+            options["pool"] = "threads"
         host = socket.gethostname()
         if hostname in (None, f"celery@{host}"):
             hostname = f"{(app or self.app).main}@{host}-{os.getpid()}"
