@@ -1,0 +1,203 @@
+"""The rescuer's passes, with time advanced in place of waited for."""
+
+import datetime as dt
+from itertools import pairwise
+
+import pytest
+from pydantic import BaseModel
+
+from orchestrator.declarations import Agent
+from orchestrator.registry import Heartbeat
+from orchestrator.tasks import Request, State
+
+
+class Payload(BaseModel):
+    text: str = ""
+
+
+agent = Agent(role="probe", name="Probe", capabilities=["probing"], slots=2)
+
+
+@agent.handles("probe")
+def probe(context, payload: Payload):
+    return None
+
+
+@pytest.fixture
+def engine(engine):
+    engine.init([agent])
+    return engine
+
+
+@pytest.fixture
+def rescuer(engine):
+    rescuer = engine.rescuer("me", eager=True)
+    rescuer.tick()
+    return rescuer
+
+
+@pytest.fixture
+def advance(engine, monkeypatch):
+    """Move the database's clock and our own together, as time does."""
+    ahead = {"s": 0.0}
+    read, monotonic = engine.store.read_clock, engine.clock.monotonic
+
+    def forward(seconds: float) -> None:
+        ahead["s"] += seconds
+        engine.clock._base_monotonic -= seconds
+
+    monkeypatch.setattr(engine.clock, "monotonic", lambda: monotonic() + ahead["s"])
+    monkeypatch.setattr(engine.store, "read_clock", lambda: 0.0 if ahead["s"] else read())
+    engine.clock._base_monotonic = engine.clock.monotonic()
+    engine.clock._base = dt.datetime.now(dt.UTC)
+    return lambda seconds: ahead.__setitem__("s", ahead["s"] + seconds)
+
+
+def submit(engine, **more):
+    return engine.coordinator.submit(Request(type="probe", payload={}, **more))[0]
+
+
+def depth(engine) -> int:
+    return engine.service.queues()["queue_size"]
+
+
+def drop_messages(engine) -> None:
+    for key in engine.redis.scan_iter(f"{engine.settings.queue('probe')}*"):
+        engine.redis.delete(key)
+
+
+def claim(engine, task, worker="w"):
+    task = engine.store.get(task.id)
+    return engine.store.claim(task.id, task.fence, worker)
+
+
+def test_nothing_due_is_nothing_done(engine, rescuer):
+    assert not rescuer.run_once().any
+
+
+def test_a_message_that_is_gone_is_published_again_when_its_time_comes(engine, rescuer, advance):
+    task = submit(engine)
+    drop_messages(engine)
+    assert rescuer.run_once().published == 0
+    advance(engine.settings.republish_after_s + 1)
+    assert rescuer.run_once().published == 1
+    assert depth(engine) == 1
+    assert engine.store.get(task.id).fence == task.fence
+
+
+def test_a_backlog_does_not_grow_itself(engine, rescuer, advance):
+    for _ in range(30):
+        submit(engine)
+    for _ in range(10):
+        advance(engine.settings.republish_max_s)
+        assert rescuer.run_once().published == 0
+    assert depth(engine) == 30
+
+
+def test_a_message_that_the_queue_has_moved_past_is_published_again(engine, rescuer, advance):
+    lost, *others = [submit(engine) for _ in range(5)]
+    engine.redis.rpop(f"{engine.settings.queue('probe')}:6")
+    advance(10)
+    late = engine.clock.now().timestamp()
+    lane = f"{engine.settings.queue('probe')}:6"
+    engine.registry.beat(
+        Heartbeat(worker="w", node="n", agents={"probe_agent": 1}, passed={lane: late - 20})
+    )
+    assert rescuer.run_once().published == 0
+    advance(600)
+    engine.registry.beat(
+        Heartbeat(worker="w", node="n", agents={"probe_agent": 1}, passed={lane: late})
+    )
+    assert rescuer.run_once().published == 5
+    assert len(others) == 4
+    assert engine.store.get(lost.id).state is State.QUEUED
+
+
+def test_looks_at_a_queued_task_come_with_growing_pauses(engine, rescuer, advance):
+    task = submit(engine)
+    looks = []
+    for second in range(100):
+        advance(1)
+        before = engine.store.get(task.id).looks
+        rescuer.run_once()
+        if engine.store.get(task.id).looks > before:
+            looks.append(second)
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= 2 * pauses[0]
+
+
+def test_a_retry_is_published_when_its_pause_is_over_and_not_before(engine, rescuer, advance):
+    task = submit(engine)
+    drop_messages(engine)
+    engine.store.retry(claim(engine, task), {"code": "x"}, 30.0)
+    engine.registry.set_epoch(99)
+    rescuer.run_once()
+    advance(29)
+    rescuer.run_once()
+    assert depth(engine) == 0
+    advance(2)
+    assert rescuer.run_once().published == 1
+
+
+def test_a_lease_that_ended_is_taken_back_and_one_that_was_renewed_is_not(engine, rescuer, advance):
+    lost, kept = submit(engine), submit(engine)
+    claim(engine, lost, "dead")
+    claim(engine, kept, "alive")
+    advance(engine.settings.lease_s + 1)
+    engine.store.renew("alive")
+    assert rescuer.run_once().taken_back == 1
+    assert engine.store.get(lost.id).state is State.QUEUED
+    assert engine.store.get(kept.id).state is State.RUNNING
+
+
+def test_after_a_jump_of_the_clock_a_full_lease_passes_before_anything_is_taken_back(
+    engine, rescuer, monkeypatch, advance
+):
+    claim(engine, submit(engine), "alive")
+    advance(engine.settings.lease_s + 1)
+    monkeypatch.setattr(engine.store, "read_clock", lambda: 3600.0)
+    assert rescuer.tick().taken_back == 0
+    monkeypatch.setattr(engine.store, "read_clock", lambda: 0.0)
+    advance(engine.settings.lease_s - 1)
+    assert rescuer.tick().taken_back == 0
+    advance(2)
+    assert rescuer.tick().taken_back == 1
+
+
+def test_the_lock_keeps_a_second_rescuer_out_until_it_is_stale(engine, rescuer, advance):
+    other = engine.rescuer("other", eager=False)
+    assert rescuer.tick() is not None
+    assert other.tick() is None
+    advance(engine.settings.lease_s)
+    assert other.tick() is not None
+    assert rescuer.tick() is None
+
+
+def test_a_lock_that_was_given_up_is_free_at_once(engine, rescuer):
+    rescuer.release()
+    assert engine.rescuer("other", eager=False).tick() is not None
+
+
+def test_after_redis_lost_its_memory_everything_queued_is_published_under_a_new_epoch(
+    engine, rescuer
+):
+    tasks = [submit(engine) for _ in range(25)]
+    before = engine.router.load().epoch
+    drop_messages(engine)
+    engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
+    assert rescuer.run_once().republished == 25
+    assert engine.router.load().epoch == before + 1
+    assert depth(engine) == 25
+    assert rescuer.run_once().republished == 0
+    assert {engine.store.get(task.id).epoch for task in tasks} == {before + 1}
+
+
+def test_what_was_left_of_a_bulk_is_published_by_the_next_pass(engine, rescuer):
+    for _ in range(5):
+        submit(engine)
+    drop_messages(engine)
+    engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
+    engine.database["epochs"].update_one({"_id": "redis"}, {"$inc": {"n": 1}})
+    engine.registry.set_epoch(engine.database["epochs"].find_one()["n"])
+    assert engine.rescuer("next", eager=True).run_once().republished == 5
