@@ -249,8 +249,11 @@ def plain(text: str) -> str:
 
     Expects nothing and never fails; a text without letters or digits becomes "".
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    bare = (char for char in decomposed if not unicodedata.combining(char))
+    # Twice: what a compatibility form decomposes to may have capitals, and a capital folded
+    # may have marks.
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text).casefold()
+    bare = (char for char in text if not unicodedata.combining(char))
     return " ".join("".join(char if char.isalnum() else " " for char in bare).split())
 
 

@@ -17,6 +17,8 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import Transport as RedisTransport
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.registry import SEPARATOR
@@ -35,6 +37,9 @@ class Channel(RedisChannel):
     """
 
     sep = SEPARATOR
+    # What a worker holds is known by its leases; a copy in Redis would be two more round trips
+    # per task, and would bring back, hours later, what the rescuer has long mended.
+    ack_emulation = False
     from_transport_options = RedisChannel.from_transport_options
 
     @cached_property
@@ -45,6 +50,10 @@ class Channel(RedisChannel):
         if asynchronous:
             return super()._create_client(asynchronous=True)
         return self._shared_client
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        """Without redis-py's own tries with pauses: who waits here has a deadline."""
+        return super()._connparams(asynchronous) | {"retry": Retry(NoBackoff(), 0)}
 
     def _disconnect_pools(self) -> None:
         self.__dict__.pop("_shared_client", None)
@@ -63,18 +72,11 @@ def configure(app: Celery, settings: Settings) -> None:
     app.conf.update(
         broker_url=settings.redis_url,
         broker_transport_options={
-            # Far above any task: kombu does not renew it, and would deliver a long task again
-            # while it runs. What a dead worker held is the rescuer's; this only clears up.
-            "visibility_timeout": 24 * 3600,
             "priority_steps": sorted(PRIORITY_STEPS.values()),
             # Longer than a publisher waits: a worker loses its connection by it.
             "socket_timeout": max(5.0, settings.broker_timeout_s),
             "socket_connect_timeout": settings.broker_timeout_s,
             "socket_keepalive": True,
-            # Desks that share one Redis must not restore each other's messages.
-            "unacked_key": f"{settings.key_prefix}:unacked",
-            "unacked_index_key": f"{settings.key_prefix}:unacked_index",
-            "unacked_mutex_key": f"{settings.key_prefix}:unacked_mutex",
         },
     )
 
@@ -154,7 +156,15 @@ class Publisher:
                 **(self._connection.transport_options or {}),
                 "socket_timeout": self._timeout_s,
             }
-            # A channel of our own: kombu's default one would wait for Redis for ever.
+            # kombu's own tries come with pauses of 2 s and more: who publishes has a deadline.
+            self._connection.ensure_connection(
+                max_retries=1,
+                interval_start=0,
+                interval_step=0,
+                interval_max=0,
+                timeout=self._timeout_s,
+            )
+            # A channel of our own: the default one would wait for Redis for ever.
             self._producer = Producer(self._connection.channel(), auto_declare=False)
         return self._producer
 

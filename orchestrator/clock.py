@@ -1,21 +1,30 @@
 """What time it is: the database's, so that hosts need not agree.
 
 Leases, deadlines and due times are written and compared in MongoDB's clock. A process
-learns the offset between it and its own monotonic clock with each renewal, and tells time
+learns the offset between it and its own monotonic clock with each reading, and tells time
 by the monotonic clock in between: a host whose wall clock jumps is not noticed at all, a
-database whose clock jumps is (`Clock.observe` says by how much).
+database whose clock jumps is (`Clock.jumped_at`).
 """
 
 import datetime as dt
 import threading
 import time
 
+# A clock that moved by more than this between two readings did not drift.
+JUMP_S = 1.0
+
 
 class Clock:
-    """Aware UTC times in the database's clock. Thread-safe; starts from the host's clock."""
+    """Aware UTC times in the database's clock. Thread-safe; starts from the host's clock.
+
+    `read_at` and `jumped_at` are monotonic times of the last reading and of the last jump,
+    minus infinity where there was none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.read_at = float("-inf")
+        self.jumped_at = float("-inf")
         self._base = dt.datetime.now(dt.UTC)
         self._base_monotonic = self.monotonic()
 
@@ -29,10 +38,13 @@ class Clock:
             now = self._base + dt.timedelta(seconds=self.monotonic() - self._base_monotonic)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
-    def observe(self, database_time: dt.datetime) -> float:
-        """Take a reading of the database's clock; returns its jump in seconds since the last."""
+    def observe(self, database_time: dt.datetime) -> None:
+        """Take a reading of the database's clock."""
         with self._lock:
             monotonic = self.monotonic()
             expected = self._base + dt.timedelta(seconds=monotonic - self._base_monotonic)
-            self._base, self._base_monotonic = database_time, monotonic
-        return (database_time - expected).total_seconds()
+            jump_s = (database_time - expected).total_seconds()
+            # The first reading only corrects the host's clock.
+            if abs(jump_s) > JUMP_S and self.read_at != float("-inf"):
+                self.jumped_at = monotonic
+            self._base, self._base_monotonic, self.read_at = database_time, monotonic, monotonic

@@ -26,7 +26,7 @@ Written by `Sessions`; kept until a customer's data is erased.
 
 import datetime as dt
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.database import Database
@@ -125,10 +125,27 @@ class Sessions:
             if session_id is not None:
                 known = self._sessions.find_one({"_id": session_id})
                 if known is not None and _belongs(known, caller, phone):
-                    return Session.from_document(known)
+                    return self._with_phone(Session.from_document(known), phone, open_phone)
                 if known is not None:
                     session_id = None
             return self._create(session_id, phone, open_phone, caller, channel)
+
+    def _with_phone(self, session: Session, phone: str | None, open_phone: str | None) -> Session:
+        """The session with the phone that came for the first time: it is that customer's now."""
+        if phone is None or session.phone == phone:
+            return session
+        fields = {"phone": phone} | ({"open_phone": open_phone} if open_phone else {})
+        written = self._sessions.update_one(
+            {"_id": session.id, "version": session.version},
+            {"$set": fields, "$inc": {"version": 1}},
+        ).matched_count
+        if written:
+            return replace(session, phone=phone, version=session.version + 1)
+        # A turn was committed meanwhile, or another phone was first: look again.
+        known = self.get(session.id)
+        if known.phone in (None, phone):
+            return self._with_phone(known, phone, open_phone)
+        return self._create(None, phone, open_phone, session.caller, session.channel)
 
     def _create(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.broker import Publisher
 from orchestrator.declarations import DeclarationStore
-from orchestrator.errors import BrokerUnavailable, TaskIsFinal, TooManyWaiting
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable, TaskIsFinal, TooManyWaiting
 from orchestrator.logs import log
 from orchestrator.replies import Replies
 from orchestrator.router import Router
@@ -91,7 +91,11 @@ class Coordinator:
         log.info("task.accepted", task_id=task.id, type=task.type, agent=task.agent)
         if task.key is not None:
             self._seq_hints.set(task.key, task.seq or 0)
-            self.promote(task.key)
+            try:
+                self.promote(task.key)
+            except StoreUnavailable as error:
+                # It is accepted: the rescuer promotes it.
+                log.warning("task.promote_failed", task_id=task.id, error=error.code)
         else:
             self.publish(task)
         return task, True

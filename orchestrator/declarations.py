@@ -23,6 +23,7 @@ import datetime as dt
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import threading
 import time
@@ -35,6 +36,7 @@ from pydantic import BaseModel
 from pymongo.database import Database
 
 from orchestrator.errors import AgentNotFound, InvalidPayload, NoCapableAgent
+from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
 Handler = Callable[..., Any]
@@ -187,7 +189,10 @@ class Declaration:
             slots=document["slots"],
             task_types={
                 declared["name"]: DeclaredType(
-                    declared["payload"], frozenset(declared["needs"]), declared["public"]
+                    # Through JSON: BSON's integers are a type that the validator refuses.
+                    json.loads(json.dumps(declared["payload"])),
+                    frozenset(declared["needs"]),
+                    declared["public"],
                 )
                 for declared in document["task_types"]
             },
@@ -214,7 +219,10 @@ def discover(package: str) -> dict[str, Agent]:
 
 
 class DeclarationStore:
-    """Declarations in MongoDB, read through a short-lived copy."""
+    """Declarations in MongoDB, read through a short-lived copy.
+
+    Every method raises StoreUnavailable when MongoDB does not answer.
+    """
 
     def __init__(self, database: Database[Document], refresh_s: float) -> None:
         self._collection = database["declarations"]
@@ -227,20 +235,21 @@ class DeclarationStore:
     def declare(self, declaration: Declaration) -> None:
         """Write a declaration; the newest start wins."""
         now = dt.datetime.now(dt.UTC)
-        self._collection.update_one(
-            {"_id": declaration.agent_id},
-            {
-                "$set": declaration.to_document() | {"updated_at": now},
-                "$setOnInsert": {"registered_at": now},
-            },
-            upsert=True,
-        )
+        with store_errors():
+            self._collection.update_one(
+                {"_id": declaration.agent_id},
+                {
+                    "$set": declaration.to_document() | {"updated_at": now},
+                    "$setOnInsert": {"registered_at": now},
+                },
+                upsert=True,
+            )
         self._read_at = float("-inf")
 
     def all(self, *, fresh: bool = False) -> dict[str, Declaration]:
         """Agent id -> declaration, at most `refresh_s` old."""
         if fresh or time.monotonic() - self._read_at > self._refresh_s:
-            with self._lock:
+            with self._lock, store_errors():
                 known = {
                     document["_id"]: Declaration.from_document(document)
                     for document in self._collection.find()

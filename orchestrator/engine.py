@@ -38,7 +38,13 @@ class Engine:
             self.store, self.declarations, self.router, self.publisher, self.replies, settings
         )
         self.service = Service(
-            self.database, self.redis, self.store, self.declarations, self.router, settings
+            self.database,
+            self.redis,
+            self.store,
+            self.declarations,
+            self.router,
+            self.clock,
+            settings,
         )
 
     def rescuer(self, holder: str, *, eager: bool) -> Rescuer:

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.settings import Settings
@@ -120,6 +122,8 @@ def open_redis(settings: Settings) -> redis.Redis:
         socket_timeout=settings.broker_timeout_s,
         socket_connect_timeout=settings.broker_timeout_s,
         health_check_interval=30,
+        # The driver's default is three more tries with pauses: longer than a request waits.
+        retry=Retry(NoBackoff(), 0),
     )
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 
+import pymongo
 import redis
 
 from orchestrator.errors import Unavailable
@@ -25,6 +26,7 @@ class Replies:
     def __init__(self, client: redis.Redis, store: TaskStore, settings: Settings) -> None:
         self._redis = client
         self._store = store
+        self._settings = settings
         self._channel = f"{settings.key_prefix}:finished"
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
@@ -55,15 +57,20 @@ class Replies:
             self._start()
         try:
             # Read after signing up: an end between the two is not missed.
-            task = self._store.get(task_id)
+            task = self._read(task_id)
             if task.state.final or timeout_s <= 0 or not ended.wait(timeout_s):
                 return task
-            return self._store.get(task_id)
+            return self._read(task_id)
         finally:
             with self._lock:
                 self._waiting[task_id].discard(ended)
                 if not self._waiting[task_id]:
                     del self._waiting[task_id]
+
+    def _read(self, task_id: str) -> Task:
+        # A store that hangs must not hold the caller far beyond its wait.
+        with pymongo.timeout(self._settings.store_timeout_s):
+            return self._store.get(task_id)
 
     def stop(self) -> None:
         """End the listener and the sweep, before the client is closed under them."""

@@ -32,8 +32,6 @@ BATCH = 200
 BULK = 1000
 # Messages published this close to one that was claimed may still be on their way.
 IN_FLIGHT_S = 2.0
-# A clock that moved by more than this did not drift.
-CLOCK_JUMP_S = 1.0
 EPOCH = {"_id": "redis"}
 LOCK = {"_id": "rescue"}
 
@@ -88,7 +86,7 @@ class Rescuer:
         self._holder = holder
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
         self._held = False
-        self._no_take_back_until = 0.0
+        self._away_at = float("-inf")
 
     def tick(self) -> Counts | None:
         """One pass if the lock is ours, else None. Never raises for an outage.
@@ -97,17 +95,14 @@ class Rescuer:
         lease: live workers could not renew, and must get the chance.
         """
         try:
-            jump_s = self._store.read_clock()
-            if abs(jump_s) > CLOCK_JUMP_S:
-                log.warning("rescue.clock_jumped", jump_s=round(jump_s, 3))
-                self._hold_back()
+            self._store.read_clock()
             if not self._acquire():
                 return None
             counts = self.run_once()
         except StoreUnavailable as error:
             log.warning("rescue.store_unavailable", error=error.code)
             self._held = False
-            self._hold_back()
+            self._away_at = self._clock.monotonic()
             return None
         if counts.any:
             log.info("rescue.pass", **vars(counts))
@@ -131,9 +126,6 @@ class Rescuer:
             with store_errors():
                 self._locks.delete_one(LOCK | {"holder": self._holder})
             self._held = False
-
-    def _hold_back(self) -> None:
-        self._no_take_back_until = self._clock.monotonic() + self._settings.lease_s
 
     def _acquire(self) -> bool:
         now = self._clock.now()
@@ -235,7 +227,8 @@ class Rescuer:
         counts.published += 1
 
     def _running(self, counts: Counts) -> None:
-        if self._clock.monotonic() < self._no_take_back_until:
+        disturbed_at = max(self._away_at, self._clock.jumped_at)
+        if self._clock.monotonic() - disturbed_at < self._settings.lease_s:
             return
         for task in self._store.due(State.RUNNING, BATCH):
             taken = self._store.take_back(task, self._router.epoch)

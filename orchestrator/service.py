@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from pymongo.database import Database
 
+from orchestrator.clock import Clock
 from orchestrator.declarations import Declaration, DeclarationStore
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.registry import Load, Worker
@@ -33,8 +34,10 @@ class Service:
         store: TaskStore,
         declarations: DeclarationStore,
         router: Router,
+        clock: Clock,
         settings: Settings,
     ) -> None:
+        self._clock = clock
         self._database = database
         self._redis = client
         self._store = store
@@ -68,7 +71,7 @@ class Service:
         """
         with store_errors():
             lock = self._database["locks"].find_one({"_id": "rescue"})
-        return None if lock is None else (dt.datetime.now(dt.UTC) - lock["at"]).total_seconds()
+        return None if lock is None else (self._clock.now() - lock["at"]).total_seconds()
 
     def agents(self) -> list[Document]:
         """Every declared agent with its status, tasks, slots and workers.

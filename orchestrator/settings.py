@@ -5,6 +5,7 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 """
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -62,10 +63,11 @@ class Settings(BaseSettings):
     )
 
     store_timeout_s: float = Field(
-        1.5,
+        1.4,
         gt=0,
         le=30,
-        description="Longest wait for MongoDB before 503; the front door answers within 2 s.",
+        description="Longest wait for MongoDB before 503; the front door answers within 2 s, and "
+        "the driver looks at its deadline every half second.",
     )
     broker_timeout_s: float = Field(
         1.0, gt=0, le=30, description="Longest wait for one Redis command."
@@ -135,6 +137,12 @@ class Settings(BaseSettings):
         2.0, ge=0, le=300, description="How long the front door uses the declarations it has read."
     )
 
+    import_dir: Path | None = Field(
+        None,
+        description="Folder that import tasks may read files from; without it, only content that "
+        "comes with the task.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event that is logged."
     )
@@ -151,6 +159,13 @@ class Settings(BaseSettings):
     def _mongodb_scheme(cls, value: str) -> str:
         if not value.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return value
+
+    @field_validator("import_dir")
+    @classmethod
+    def _a_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("must be a folder that exists")
         return value
 
     @field_validator("client_keys")
@@ -192,7 +207,9 @@ def load() -> Settings:
         lines = []
         for problem in error.errors():
             field = str(problem["loc"][0])
-            shown = "(hidden)" if field in secret else repr(problem["input"])
+            # A URL may hold a password.
+            hidden = field in secret or "@" in str(problem["input"])
+            shown = "(hidden)" if hidden else repr(problem["input"])
             lines.append(f"{field.upper()}={shown}: {problem['msg']}")
         raise BadSettings("; ".join(lines)) from None
 

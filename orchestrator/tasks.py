@@ -71,6 +71,8 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 TIMELINE_LENGTH = 200
+# A process that does not renew leases reads the database's clock this often.
+CLOCK_TRUSTED_S = 60.0
 # Browsers send a message that got no answer again; the same words after this are new words.
 TWIN_WINDOW = dt.timedelta(seconds=10)
 
@@ -256,6 +258,11 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
+def new_token() -> str:
+    """For one claim."""
+    return secrets.token_hex(8)
+
+
 def child_id(parent: str, phase: int, n: int) -> str:
     """The id of a parent's n-th child of a phase: the same however often it is made."""
     return f"{parent}.{phase}.{n}"
@@ -298,7 +305,7 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (DuplicateKeyError, OperationFailure) as error:
-        if isinstance(error, OperationFailure) and error.has_error_label("RetryableWriteError"):
+        if error.timeout or error.has_error_label("RetryableWriteError"):
             raise StoreUnavailable() from error
         raise
     except PyMongoError as error:
@@ -330,22 +337,23 @@ class TaskStore:
             tasks.create_index([("_id", 1), ("fence", 1), ("check_at", 1)], name="transition")
             tasks.create_index([("state", 1), ("check_at", 1)], name="rescue")
             tasks.create_index("idempotency", name="idempotency", unique=True)
+            # Not `$exists`: the embedded server then scans for an equality that implies it.
             for name, fields, unique, when in (
-                ("order", "key seq", True, {"key": {"$exists": True}}),
-                ("blocked", "key state seq", False, {"key": {"$exists": True}}),
+                ("order", "key seq", True, {"key": {"$gt": ""}}),
+                ("blocked", "key state seq", False, {"key": {"$gt": ""}}),
                 ("head", "key", True, {"head": True}),
-                ("twin", "twin", True, {"twin": {"$exists": True}}),
-                ("held", "worker", False, {"worker": {"$exists": True}}),
+                ("twin", "twin", True, {"twin": {"$gt": ""}}),
+                ("held", "worker", False, {"worker": {"$gt": ""}}),
             ):
                 keys = [(name, 1) for name in fields.split()]
                 tasks.create_index(keys, name=name, unique=unique, partialFilterExpression=when)
             tasks.create_index("expire_at", name="expiry", expireAfterSeconds=0)
 
-    def read_clock(self) -> float:
-        """Take a reading of the database's clock; returns its jump in seconds."""
+    def read_clock(self) -> None:
+        """Take a reading of the database's clock."""
         with store_errors():
             told: dt.datetime = self._database.client.admin.command("hello")["localTime"]
-        return self._clock.observe(told if told.tzinfo else told.replace(tzinfo=dt.UTC))
+        self._clock.observe(told if told.tzinfo else told.replace(tzinfo=dt.UTC))
 
     # -- acceptance ------------------------------------------------------------------
 
@@ -367,6 +375,8 @@ class TaskStore:
             IdempotencyKeyReused: the key came before with another request.
             StoreUnavailable: unknown whether it was stored; ask again with the same key.
         """
+        if self._clock.monotonic() - self._clock.read_at > CLOCK_TRUSTED_S:
+            self.read_clock()
         now = self._clock.now()
         task_id = child_id(parent[0].id, parent[1], parent[2]) if parent else new_id()
         document: Document = {
@@ -524,10 +534,15 @@ class TaskStore:
 
     # -- a worker's side -------------------------------------------------------------
 
-    def claim(self, task_id: str, fence: int, worker: str) -> Claim | None:
-        """Take a queued task; None when it has moved on, is cancelled or past its deadline."""
+    def claim(
+        self, task_id: str, fence: int, worker: str, token: str | None = None
+    ) -> Claim | None:
+        """Take a queued task; None when it has moved on, is cancelled or past its deadline.
+
+        Who asks again after StoreUnavailable gives the same token: the task may be theirs.
+        """
         now = self._clock.now()
-        token = secrets.token_hex(8)
+        token = token or new_token()
         with store_errors():
             taken = self._transition(
                 task_id,

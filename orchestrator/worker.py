@@ -25,12 +25,14 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import click
+from bson.errors import BSONError
 from celery import Celery, signals
 from celery.apps.worker import Worker as CeleryWorker
+from celery.worker.consumer import Consumer as CeleryConsumer
 from click.core import ParameterSource
 from kombu import Exchange, Queue
 from pydantic import BaseModel, ValidationError
-from pymongo.errors import ConnectionFailure
+from pymongo.errors import ConnectionFailure, DocumentTooLarge
 
 from orchestrator import logs
 from orchestrator.broker import configure
@@ -51,13 +53,15 @@ from orchestrator.errors import (
 from orchestrator.logs import log
 from orchestrator.registry import Heartbeat
 from orchestrator.settings import Settings, current
-from orchestrator.tasks import Claim, Document, Request, Task
+from orchestrator.tasks import Claim, Document, Request, Task, new_token
 
 T = TypeVar("T")
 
 ACCEPT_SCHEDULED = "accept_scheduled"
 STALE_CONTEXT_TRIES = 20
 MEAN_OVER_S = 60.0
+# Events wait for others, to leave in one message; nobody looks at Flower more often.
+EVENTS_PAUSE_S = 0.1
 # Heartbeats that the consumer may miss before its worker counts as wedged.
 CONSUMER_PATIENCE = 5
 
@@ -226,8 +230,9 @@ class Runtime:
         began = time.monotonic()
         outcome = "dropped"
         try:
+            token = new_token()
             claim = self._until_stored(
-                "claim", lambda: self.engine.store.claim(task_id, fence, self.worker)
+                "claim", lambda: self.engine.store.claim(task_id, fence, self.worker, token)
             )
             if claim is None:
                 log.debug("task.not_claimed", task_id=task_id, fence=fence)
@@ -237,6 +242,10 @@ class Runtime:
         except StaleAttempt:
             log.warning("task.stale", task_id=task_id, fence=fence)
             outcome = "stale"
+        except Exception as error:
+            # The task's lease ends by itself, and it runs again: a crash, not a failure.
+            log.error("task.crashed", task_id=task_id, type=task_type.name, where=_where(error))
+            raise AttemptFailed("crashed") from None
         finally:
             run_s = time.monotonic() - began
             with self._lock:
@@ -297,9 +306,14 @@ class Runtime:
         if context.stop_seen:
             stop = self._reason_to_stop(task) or {"code": "cancelled", "detail": "Cancelled."}
             return self._cancelled(claim, stop)
-        if isinstance(result, HandOver):
-            return self._hand_over(claim, result)
-        ended = self._until_stored("finish", lambda: store.finish(claim, _plain(result)))
+        try:
+            if isinstance(result, HandOver):
+                return self._hand_over(claim, result)
+            ended = self._until_stored("finish", lambda: store.finish(claim, _plain(result)))
+        except (BSONError, DocumentTooLarge, OverflowError) as error:
+            log.error("task.result_unfit", task_id=task.id, type=task.type, where=_where(error))
+            detail = "The handler's result cannot be stored."
+            return self._failed(claim, "result_unfit", detail, {}, retry=False)
         self._until_stored("settle", lambda: coordinator.settle(ended))
         return "completed"
 
@@ -423,10 +437,33 @@ class Worker(CeleryWorker):
         command = click.get_current_context(silent=True)
         if command is None or command.get_parameter_source("pool") is ParameterSource.DEFAULT:
             options["pool"] = "threads"
+        # Neighbours have nothing to say to each other here, and asking costs a second.
+        options |= {"without_mingle": True, "without_gossip": True}
         host = socket.gethostname()
         if hostname in (None, f"celery@{host}"):
             hostname = f"{(app or self.app).main}@{host}-{os.getpid()}"
         super().__init__(app=app, hostname=hostname, **options)
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer, with ten messages of events a second at most, not three per task."""
+
+    _flush_is_due = False
+
+    def on_send_event_buffered(self) -> None:
+        """Called in the threads of tasks, too."""
+        if self.hub:
+            # The hub's timer is for its own thread only.
+            self.hub.call_soon(self._flush_later)
+
+    def _flush_later(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self.hub.call_later(EVENTS_PAUSE_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self._flush_events()
 
 
 class AgentApp(Celery):
@@ -508,20 +545,26 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     node: dict[str, Any] = {}
 
     def on_worker_init(sender: Any, **_: Any) -> None:
-        logs.configure(settings.log_level)
         node.update(name=sender.hostname, prefork="prefork" in str(sender.pool_cls))
         if not node["prefork"]:
             slots = {agent.id: agent.slots for agent in app.agents}
             if len(app.agents) == 1:
                 slots = {app.agents[0].id: sender.concurrency}
-            app.runtime = Runtime(settings, app.agents, sender.hostname, slots)
+            start(sender.hostname, slots)
+
+    def start(name: str, slots: dict[str, int]) -> None:
+        try:
+            app.runtime = Runtime(settings, app.agents, name, slots)
             app.runtime.start()
+        except Exception as error:
+            # Celery swallows what a signal's receiver raises, and would serve without leases.
+            log.exception("worker.start_failed", error=type(error).__name__)
+            sys.exit(1)
 
     def on_child_init(**_: Any) -> None:
         # Each child holds leases of its own: the parent must not keep a dead child's alive.
         slots = {agent.id: 1 for agent in app.agents}
-        app.runtime = Runtime(settings, app.agents, node["name"], slots)
-        app.runtime.start()
+        start(node["name"], slots)
 
     def on_worker_ready(sender: Any, **_: Any) -> None:
         if app.runtime is not None:
@@ -534,7 +577,12 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
             app.runtime.stop()
             app.runtime = None
 
+    def on_setup_logging(**_: Any) -> None:
+        # Being connected keeps Celery from setting up its own.
+        logs.configure(settings.log_level)
+
     # weak=False: nothing else holds these functions.
+    signals.setup_logging.connect(on_setup_logging, weak=False)
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)
     signals.worker_ready.connect(on_worker_ready, weak=False)

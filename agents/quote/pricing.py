@@ -57,7 +57,8 @@ class PricedItem:
 
     `unit_price_per_m2` is not rounded: base price × all `factors`. `total` is rounded to
     cents, `tax` is the part of it that is tax. The sides are those of one piece, None where
-    the area was given directly; `area_m2` is that of all pieces. Finishes are in the order of the catalogue.
+    the area was given directly; `area_m2` is that of all pieces. Finishes are in the order of
+    the catalogue.
     """
 
     product: str

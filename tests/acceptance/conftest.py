@@ -18,11 +18,6 @@ from orchestrator.tasks import Request, State, Task
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
-PROBE_TYPES = {
-    "holding": {"hold", "answer"},
-    "answering": {"answer", "note"},
-    "relay": {"relay", "refuse", "stumble"},
-}
 
 
 class Desk:
@@ -64,10 +59,14 @@ class Desk:
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
-    def worker(self, role: str, *options: str, package: str = "probe") -> subprocess.Popen[bytes]:
+    def worker(
+        self, role: str, *options: str, package: str = "probe", app: str | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a worker and wait until the registry knows it."""
         before = {worker.beat.worker for worker in self.live()}
-        process = self.spawn("celery", "-A", f"{package}.{role}", "worker", *options, log=role)
+        process = self.spawn(
+            "celery", "-A", app or f"{package}.{role}", "worker", *options, log=role
+        )
 
         def there() -> bool:
             if process.poll() is not None:

@@ -62,6 +62,12 @@ def test_what_cannot_be_done_fails_at_once_with_its_code(desk):
     assert ended.error["facts"] == {"reason": "test"}
 
 
+def test_a_result_that_cannot_be_stored_fails_and_says_so(desk):
+    desk.worker("relay")
+    ended = desk.finished(desk.submit("unfit", {}))
+    assert (ended.state, ended.error["code"]) == (State.FAILED, "result_unfit")
+
+
 def test_tasks_of_one_key_run_one_at_a_time_in_order_while_others_go_on(desk, eventually):
     first, second = desk.gate(), desk.gate()
     desk.worker("holding")
@@ -172,3 +178,19 @@ def test_an_agent_is_found_by_its_folder(desk):
         check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "['answering', 'holding', 'relay']"
+
+
+def test_a_long_task_keeps_its_lease(desk, eventually):
+    desk.environment |= {"LEASE_S": "2", "HEARTBEAT_S": "0.5"}
+    payload = desk.gate()
+    desk.worker("holding")
+    task = desk.submit("hold", payload)
+    eventually(lambda: desk.journal(payload), 10, "the handler has begun")
+    began = desk.engine.store.get(task.id).check_at
+    eventually(
+        lambda: (desk.engine.store.get(task.id).check_at - began).total_seconds() > 4,
+        15,
+        "its lease was renewed for twice its length",
+    )
+    desk.open_gate(payload)
+    assert (desk.finished(task).attempts, desk.finished(task).crashes) == (1, 0)

@@ -14,6 +14,7 @@ from orchestrator.settings import Settings, load
         ("REDIS_URL", "http://x", "redis://"),
         ("MONGODB_URI", "x", "mongodb://"),
         ("ROUTING_STRATEGY", "best", "'balanced'"),
+        ("IMPORT_DIR", "/does/not/exist", "folder"),
         ("MAX_FAILURES", "-1", "greater than or equal to 0"),
     ],
 )

@@ -39,3 +39,9 @@ def stumble(context: TaskContext, payload: Relay) -> object:
     if context.task.failures < 2:
         raise RuntimeError("a customer's words")
     return {"failures": context.task.failures}
+
+
+@agent.handles("unfit")
+def unfit(context: TaskContext, payload: Relay) -> object:
+    """Return what cannot be stored."""
+    return {"a set": {1, 2}}

@@ -1,0 +1,152 @@
+"""The quote agent: prices what is asked for by the catalogue in force, and keeps the quote."""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from agents.catalogue import Language
+from agents.product_answers import answer_product_question
+from agents.quote.pricing import PriceRequest, PricingRefused, price_quote
+from agents.quote.wording import quote_document
+from agents.quotes import NewQuote
+from agents.stores import prepare, stores_of
+from orchestrator import Agent, TaskContext, TaskError
+
+agent = Agent(
+    role="quote",
+    name="Quote agent",
+    capabilities=[
+        "quote_generation",
+        "price_calculation",
+        "validation",
+        "product_knowledge",
+        "specification_parsing",
+    ],
+    slots=5,
+    setup=prepare,
+)
+
+# A number, or a string of its digits: JSON's own numbers pass through floats on their way,
+# whose shortest digits are still those that were written. Limits here are far out: what a
+# customer may really ask for is the catalogue's to say, with what is possible instead.
+MAX_INT = 10**9  # fits everywhere: BSON's integers end, JSON's do not
+Measure = Annotated[
+    Decimal,
+    Field(max_digits=60, decimal_places=30, allow_inf_nan=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": -MAX_INT, "maximum": MAX_INT},
+                {"type": "string", "pattern": r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"},
+            ]
+        }
+    ),
+]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Sides = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Item(BaseModel):
+    """One thing to be priced: both sides of a piece or its area, in metres.
+
+    Products, colours and finishes go by id or any name of the catalogue. A finish stands
+    once for each side that has it, or with the number of its sides: ["gotero", 4].
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    product: Name
+    thickness_mm: Measure
+    length_m: Measure | None = None
+    width_m: Measure | None = None
+    area_m2: Measure | None = None
+    quantity: Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
+    colour: Name | None = None
+    finishes: Annotated[list[Name | tuple[Name, Sides]], Field(max_length=100)] | None = None
+    anchors: bool | None = None
+    freight: bool | None = None
+
+    def price_request(self) -> PriceRequest:
+        """The same for the price calculation."""
+        finishes: list[str] = []
+        for finish in self.finishes or ():
+            name, sides = (finish, 1) if isinstance(finish, str) else finish
+            finishes += [name] * sides
+        whole_mm = self.thickness_mm == self.thickness_mm.to_integral_value()
+        return PriceRequest(
+            product=self.product,
+            # 0 is never made either, and the refusal says what is.
+            thickness_mm=int(self.thickness_mm) if whole_mm else 0,
+            length_m=self.length_m,
+            width_m=self.width_m,
+            area_m2=self.area_m2,
+            quantity=1 if self.quantity is None else self.quantity,
+            colour=self.colour,
+            finishes=tuple(finishes),
+            anchors=self.anchors,
+            freight=self.freight,
+        )
+
+
+class Customer(BaseModel):
+    """Whose quote it is, as far as known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(None, max_length=200)
+    phone: str | None = Field(None, max_length=40)
+
+
+class QuoteWanted(BaseModel):
+    """Payload of `create_quote`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: str | None = Field(None, min_length=1, max_length=200)
+    customer: Customer = Customer()
+    language: Language = "es"
+    items: list[Item] = Field(min_length=1, max_length=60)
+
+
+@agent.handles("create_quote", needs=["quote_generation", "price_calculation"])
+def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
+    """Price the items, and store the quote once. Returns `wording.quote_document`.
+
+    Raises:
+        TaskError: `quote_refused`; its fact `problems` says for every field that is in the
+            way what is possible instead (`pricing.Problem.to_document`).
+    """
+    stores = stores_of(context.engine)
+    quote = stores.quotes.get(context.task.id)
+    if quote is None:
+        try:
+            priced = price_quote(
+                stores.catalogues.current(), [item.price_request() for item in wanted.items]
+            )
+        except PricingRefused as refused:
+            raise TaskError(
+                "quote_refused",
+                "There is no price for this.",
+                problems=[problem.to_document() for problem in refused.problems],
+            ) from None
+        quote = stores.quotes.store_once(
+            NewQuote(
+                id=context.task.id,
+                session=wanted.session_id,
+                customer_name=wanted.customer.name,
+                customer_phone=wanted.customer.phone,
+                language=wanted.language,
+                items=tuple(item.to_document() for item in priced.items),
+                total=priced.total,
+                tax=priced.tax,
+                tax_rate=priced.tax_rate,
+                currency=priced.currency,
+                validity_days=priced.validity_days,
+                catalogue_version=priced.catalogue_version,
+            )
+        )
+    return quote_document(quote, stores.catalogues.version(quote.catalogue_version))
+
+
+agent.handles("answer_product_question", needs=["product_knowledge"])(answer_product_question)

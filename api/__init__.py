@@ -1,0 +1,1 @@
+"""The front door: routes that parse, call one function of the engine, and answer."""

@@ -1,0 +1,177 @@
+"""Who is asking, and what they may do.
+
+Three kinds of caller: the operator (by token), a chat client (by key), and, as long as no
+client has a key, any program of this machine ("local"). A caller's name scopes its
+idempotency keys, its sessions and the tasks that it may see.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from flask import Request, g, request
+
+from api.errors import Forbidden, Unauthenticated
+from orchestrator.settings import Settings
+
+# A proxy on this machine makes every visitor look local; these tell that there is one.
+PROXY_HEADERS = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+)
+Route = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who is known: "operator", "client:<name>" or "local"."""
+
+    name: str
+
+    @property
+    def operator(self) -> bool:
+        """May do everything."""
+        return self.name == "operator"
+
+    def may_see(self, owner: str) -> bool:
+        """Whether what `owner` asked for is this caller's to read."""
+        return self.operator or self.name == owner
+
+
+class Access:
+    """Decorators that let the right callers through to a route.
+
+    `customer` and `operator` pass the caller on as the route's argument `caller`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.operator_token
+        self._operator = token.get_secret_value().encode() if token else None
+        self._clients = {key.encode(): name for key, name in settings.clients.items()}
+
+    def customer(self, route: Route) -> Route:
+        """For whoever may chat."""
+        return self._passing(self.chatting, route)
+
+    def operator(self, route: Route) -> Route:
+        """For the operator."""
+        return self._passing(self.operating, route)
+
+    def onlooker(self, route: Route) -> Route:
+        """For the operator, and for any program of this machine; passes no caller on."""
+
+        @wraps(route)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self.looking(request)
+            return route(*args, **kwargs)
+
+        return guarded
+
+    def _passing(self, admit: Callable[[Request], Caller], route: Route) -> Route:
+        @wraps(route)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            caller = admit(request)
+            g.caller = caller.name
+            return route(*args, caller=caller, **kwargs)
+
+        return guarded
+
+    def chatting(self, asked: Request) -> Caller:
+        """The caller, if it may chat.
+
+        Raises:
+            Unauthenticated: it showed nothing, or something unknown.
+        """
+        caller = self.identify(asked)
+        if caller is None and not self._clients and is_local(asked):
+            caller = Caller("local")
+        if caller is None:
+            raise Unauthenticated("Send a client key in X-API-Key or as a Bearer token.")
+        return caller
+
+    def operating(self, asked: Request) -> Caller:
+        """The caller, if it is the operator.
+
+        Raises:
+            Unauthenticated: it showed nothing, or something unknown.
+            Forbidden: it is a chat client.
+        """
+        caller = self.identify(asked)
+        if caller is None:
+            raise Unauthenticated(
+                "Send the operator token as a Bearer token."
+                if self._operator
+                else "This needs an operator token, and OPERATOR_TOKEN is not set."
+            )
+        if not caller.operator:
+            raise Forbidden("This needs the operator token.")
+        return caller
+
+    def looking(self, asked: Request) -> None:
+        """Raises as `operating` does, but not for who shows nothing and is on this machine."""
+        if self.identify(asked) is None and is_local(asked):
+            return
+        self.operating(asked)
+
+    def identify(self, asked: Request) -> Caller | None:
+        """Who the credentials belong to; None where none came.
+
+        Raises:
+            Unauthenticated: credentials that belong to nobody.
+        """
+        shown = _credentials(asked)
+        if shown is None:
+            return None
+        # Every comparison is made, so that the time tells nothing.
+        found = [name for key, name in self._clients.items() if hmac.compare_digest(key, shown)]
+        if self._operator is not None and hmac.compare_digest(self._operator, shown):
+            return Caller("operator")
+        if found:
+            return Caller(f"client:{found[0]}")
+        raise Unauthenticated("These credentials are not known here.")
+
+
+def is_local(asked: Request) -> bool:
+    """Whether the request comes straight from a program of this machine.
+
+    The Host header must name this machine too: a web page whose own name was made to point
+    here (DNS rebinding) is not a program of this machine.
+    """
+    if any(header in asked.headers for header in PROXY_HEADERS):
+        return False
+    return _is_loopback(asked.remote_addr or "") and _is_loopback(_without_port(asked))
+
+
+def _without_port(asked: Request) -> str:
+    host = asked.headers.get("Host", "")
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(asked: Request) -> bytes | None:
+    """What was shown as key or token. WSGI gives headers as Latin-1: back to bytes."""
+    authorization = asked.headers.get("Authorization")
+    if authorization is None:
+        key = asked.headers.get("X-API-Key")
+        return None if key is None else key.strip().encode("latin-1", "replace")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("Only Bearer tokens are known here.")
+    return token.strip().encode("latin-1", "replace")

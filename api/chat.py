@@ -1,0 +1,190 @@
+"""The chat routes: a customer's message in, the reply out, in both dialects."""
+
+import contextlib
+import datetime as dt
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import request
+
+from api.auth import Access, Caller
+from api.errors import ChatUnstaffed, TaskCancelled, TaskFailed
+from api.inputs import idempotency_key
+from api.promptness import prompt
+from api.schemas import ChatMessage, ChatReply, Turn, Waiting
+from orchestrator.engine import Engine
+from orchestrator.errors import NoCapableAgent, StoreUnavailable
+from orchestrator.tasks import Request, State, Task, digest
+
+TASK_TYPE = "process_message"
+SPANISH, ENGLISH = "es", "en"
+
+PATIENCE = {
+    SPANISH: "Recibí tu mensaje. Necesito un momento más y te respondo enseguida.",
+    ENGLISH: "I have your message. I need a moment more and will answer right away.",
+}
+APOLOGY = {
+    SPANISH: "Disculpá, no pude responder a tu mensaje. ¿Me lo enviás de nuevo?",
+    ENGLISH: "Sorry, I could not answer your message. Could you send it again?",
+}
+
+
+@dataclass(frozen=True)
+class MessageRequest(Request):
+    """A request that is the same request when the client sent the same.
+
+    Its payload holds a session that may have been made here, anew for each repetition.
+    """
+
+    sent: str = ""
+
+    def fingerprint(self) -> str:
+        """Equal for equal bodies of the client."""
+        return digest(self.sent)
+
+
+def routes(engine: Engine, access: Access) -> APIBlueprint:
+    """`POST /chat/process` and `POST /api/chat`, which are the same."""
+    chat = APIBlueprint("chat", __name__, tag="Chat")
+
+    @chat.post("/chat/process")
+    @chat.post("/api/chat")
+    @access.customer
+    @chat.output(ChatReply, description="The reply.")
+    @chat.input(ChatMessage)
+    @chat.input(Waiting, location="query")
+    @chat.doc(
+        summary="Send a customer's message",
+        security=["client", "operator"],
+        responses={
+            202: "Accepted, and the reply is still to come: read the task that `Location` names.",
+            400: "The body or a header cannot be read.",
+            401: "Credentials are missing or unknown.",
+            413: "The body is larger than 64 kB.",
+            415: "The body is not JSON in UTF-8.",
+            422: "A field is not valid, or the Idempotency-Key came with another body.",
+            429: "Too many messages of this conversation are waiting.",
+            500: "The message could not be answered.",
+            503: "Unknown whether it was accepted: send it again with the same key.",
+        },
+    )
+    def send(caller: Caller, json_data: ChatMessage, query_data: Waiting) -> Any:
+        """Send a customer's message and wait for the reply.
+
+        Either set of names may be used; the reply carries both. An `Idempotency-Key` makes
+        repetitions safe. Without one, the same text in the same session within 10 s, while
+        the first is unanswered, is the same message; a client that sends neither a session
+        nor a phone cannot be recognised.
+        """
+        began = time.monotonic()
+        turn = json_data.turn()
+        task, language = _accept(engine, turn, caller, idempotency_key(request))
+        wait_s = engine.settings.chat_wait_s if query_data.wait is None else query_data.wait
+        # Once accepted it will be answered: no 503, or the client would send it again.
+        with contextlib.suppress(StoreUnavailable):
+            task = engine.replies.wait(task.id, began + wait_s - time.monotonic())
+        if task.state is State.COMPLETED:
+            return reply(task)
+        if task.state.final:
+            raise _not_answered(task, language)
+        return _both_dialects(task, {"text": PATIENCE[language]}), 202, {"Location": location(task)}
+
+    return chat
+
+
+def location(task: Task) -> str:
+    """Where a task is read."""
+    return f"/api/tasks/{task.id}"
+
+
+def reply(task: Task) -> dict[str, Any] | None:
+    """What a completed chat task answers; None for any other task."""
+    if task.type != TASK_TYPE or task.state is not State.COMPLETED:
+        return None
+    return _both_dialects(task, task.result)
+
+
+def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tuple[Task, str]:
+    """The durable task of a message, and the language of sentences that are ours."""
+    language = turn.language or (SPANISH if turn.spanish_names else ENGLISH)
+    payload = {"message": turn.message, "phone": turn.phone, "channel": turn.channel}
+    if turn.language is not None:
+        payload["language"] = turn.language
+    asked = MessageRequest(
+        type=TASK_TYPE,
+        payload=payload,
+        caller=caller.name,
+        idempotency_key=key,
+        sent=json.dumps([payload, turn.session_id], sort_keys=True),
+    )
+    with prompt(engine):
+        known = engine.store.by_idempotency_key(asked)
+        if known is not None:
+            return known, language
+        try:
+            # Before a session is made: it rests on indexes that an agent's start makes.
+            engine.declarations.capable(TASK_TYPE, ())
+        except NoCapableAgent:
+            raise ChatUnstaffed() from None
+        session = engine.sessions.open(
+            turn.session_id,
+            turn.phone,
+            caller=caller.name,
+            channel=turn.channel,
+            # Whoever gets this far holds a key, or is on this machine.
+            trusted=True,
+        )
+        task, _ = engine.coordinator.submit(
+            MessageRequest(
+                type=TASK_TYPE,
+                payload=payload | {"session_id": session.id},
+                caller=caller.name,
+                idempotency_key=key,
+                ordering_key=f"session:{session.id}",
+                seq_after=session.seq,
+                twin=None if key else digest(json.dumps([session.id, session.seq, turn.message])),
+                sent=asked.sent,
+            )
+        )
+    spoken = turn.language or session.context["shared"].get("language")
+    return task, spoken if spoken in PATIENCE else language
+
+
+def _not_answered(task: Task, language: str) -> TaskFailed:
+    kind = TaskCancelled if task.state is State.CANCELLED else TaskFailed
+    session_id = task.payload["session_id"]
+    return kind(
+        task_id=task.id,
+        task_error=(task.error or {}).get("code"),
+        session_id=session_id,
+        sesion_id=session_id,
+        response=APOLOGY[language],
+        mensaje=APOLOGY[language],
+    )
+
+
+def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
+    session_id = task.payload["session_id"]
+    needs, actions = result.get("needs", []), result.get("actions", [])
+    confidence, quote = result.get("confidence"), result.get("quote")
+    return {
+        "response": result["text"],
+        "mensaje": result["text"],
+        "session_id": session_id,
+        "sesion_id": session_id,
+        "intent": result.get("intent"),
+        "tipo": result.get("tipo"),
+        "confidence": confidence,
+        "confianza": confidence,
+        "needs": needs,
+        "necesita_datos": needs,
+        "actions": actions,
+        "acciones": actions,
+        "quote": quote,
+        "cotizacion": quote,
+        "timestamp": task.finished_at or dt.datetime.now(dt.UTC),
+        "task_id": task.id,
+    }

@@ -1,0 +1,411 @@
+"""What goes in and out, as pydantic models: validation at the edge, and the source of OpenAPI.
+
+Chat is spoken in two dialects. A request may use either set of names, also mixed; a reply
+carries both.
+"""
+
+import datetime as dt
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import phonenumbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from api.inputs import pointer
+from orchestrator.errors import Invalid
+from orchestrator.settings import StrategyName
+
+HOME_REGION = "UY"  # a phone without a country code is from here
+MAX_MESSAGE_CHARS = 10_000
+Document = dict[str, Any]
+
+
+def _plain(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be empty")
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(char) == "Cc" and char not in "\t\n\r" for char in text):
+        raise PydanticCustomError("control_character", "must not hold control characters")
+    return text
+
+
+Text = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS), AfterValidator(_plain)]
+SessionId = Annotated[str, Field(max_length=128), AfterValidator(_printable)]
+Phone = Annotated[str, Field(max_length=40), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.:-]+$")]
+
+
+class Strict(BaseModel):
+    """A body: types as JSON has them, no unknown names."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A customer's message, whichever dialect it came in."""
+
+    message: str
+    phone: str | None  # E.164
+    session_id: str | None
+    channel: str
+    language: Literal["es", "en"] | None
+    spanish_names: bool
+
+
+class ChatMessage(Strict):
+    """A customer's message."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["message"]}, {"required": ["mensaje"]}],
+            "examples": [
+                {"message": "Isodec 100 mm for 10 x 5 m, please", "phone": "+59899123456"},
+                {"mensaje": "Isodec de 100 para 10x5", "telefono": "099123456", "sesionId": None},
+            ],
+        }
+    )
+
+    message: Text | None = Field(None, description="The customer's text.")
+    mensaje: Text | None = Field(None, description="The same as `message`.")
+    phone: Phone | None = Field(
+        None,
+        description="The customer's phone in any usual way of writing; without a country code it "
+        f"is from {HOME_REGION}.",
+    )
+    telefono: Phone | None = Field(None, description="The same as `phone`.")
+    session_id: SessionId | None = Field(
+        None, description="The conversation; without one, the phone's open one or a new one."
+    )
+    sesionId: SessionId | None = Field(None, description="The same as `session_id`.")
+    sesion_id: SessionId | None = Field(None, description="The same as `session_id`.")
+    channel: Name = Field("web", description="Where the customer writes.")
+    language: Literal["es", "en"] | None = Field(
+        None, description="The customer's language where it is known."
+    )
+
+    def turn(self) -> Turn:
+        """The message without its dialect.
+
+        Raises:
+            Invalid: no text, names of one meaning with different values, or no phone number.
+        """
+        message, message_name = self._one_of("message", "mensaje")
+        phone, phone_name = self._one_of("phone", "telefono")
+        session_id, session_name = self._one_of("session_id", "sesionId", "sesion_id")
+        if message is None:
+            raise _invalid("message", "message (or mensaje) is required")
+        return Turn(
+            message=message,
+            phone=e164(phone, phone_name) if phone else None,
+            session_id=session_id,
+            channel=self.channel,
+            language=self.language,
+            spanish_names=bool(
+                {message_name, phone_name, session_name} & {"mensaje", "telefono", "sesionId"}
+            ),
+        )
+
+    def _one_of(self, *names: str) -> tuple[str | None, str]:
+        """The value given under any of these names, and that name; empty counts as absent."""
+        given = {name: value for name in names if (value := getattr(self, name))}
+        if len(set(given.values())) > 1:
+            raise _invalid(list(given)[1], f"differs from {next(iter(given))}")
+        return next(((value, name) for name, value in given.items()), (None, ""))
+
+
+def e164(phone: str, field: str) -> str:
+    """A phone number in E.164 form.
+
+    Raises:
+        Invalid: it is no phone number; names `field`.
+    """
+    try:
+        number = phonenumbers.parse(phone, HOME_REGION)
+        if not phonenumbers.is_valid_number(number) and not phone.lstrip().startswith("+"):
+            # WhatsApp writes numbers with the country code and without a plus.
+            abroad = phonenumbers.parse(f"+{phone}", None)
+            number = abroad if phonenumbers.is_valid_number(abroad) else number
+    except phonenumbers.NumberParseException:
+        raise _invalid(field, "is not a phone number") from None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _invalid(field: str, detail: str) -> Invalid:
+    return Invalid(errors=[{"pointer": pointer(field), "detail": detail}])
+
+
+class Waiting(BaseModel):
+    """How long to wait."""
+
+    wait: float | None = Field(
+        None, ge=0, le=30, allow_inf_nan=False, description="Longest wait, in seconds."
+    )
+
+
+class TaskRequest(Strict):
+    """A task to be done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "create_quote",
+                    "payload": {"product": "isodec", "thickness_mm": 100},
+                    "priority": "high",
+                }
+            ]
+        }
+    )
+
+    type: Name = Field(description="What is asked; the agents declare their types.")
+    payload: Document = Field(default_factory=dict, description="As the type declares it.")
+    capabilities: list[Name] = Field(
+        default_factory=list,
+        max_length=20,
+        description="What the agent must be able to do, beyond what the type needs.",
+    )
+    priority: Literal["critical", "high", "normal", "low"] = "normal"
+    strategy: StrategyName | None = Field(
+        None, description="How the router chooses; the desk's own way where it is null."
+    )
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        le=30 * 86_400,
+        allow_inf_nan=False,
+        description="Cancelled when it is not done after this many seconds.",
+    )
+
+
+class Quote(BaseModel):
+    """A price; amounts are numbers in the catalogue's currency."""
+
+    model_config = ConfigDict(extra="allow")
+
+    codigo: str
+    producto: str
+    descripcion: str
+    total: float
+    precio_m2: float | None = Field(description="Null where a quote has several items.")
+
+
+class ChatReply(BaseModel):
+    """The reply to a message, under the names of both dialects.
+
+    With status 202 the reply is still to come: the text asks for patience, `task_id` says
+    which task to read, and what only a reply has is null or empty.
+    """
+
+    response: str
+    mensaje: str
+    session_id: str
+    sesion_id: str
+    intent: str | None
+    tipo: Literal["cotizacion", "informacion", "pregunta", "seguimiento", "general"] | None
+    confidence: float | None
+    confianza: float | None
+    needs: list[str]
+    necesita_datos: list[str]
+    actions: list[str]
+    acciones: list[str]
+    quote: Quote | None
+    cotizacion: Quote | None
+    timestamp: dt.datetime
+    task_id: str
+
+
+class Task(BaseModel):
+    """A task as it stands."""
+
+    id: str
+    type: str
+    state: Literal["blocked", "queued", "running", "waiting", "completed", "failed", "cancelled"]
+    agent: str
+    priority: Literal["critical", "high", "normal", "low"]
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    deadline: dt.datetime | None
+    cancel_requested: bool
+    attempts: int
+    failures: int
+    crashes: int
+    parent_id: str | None
+    children: list[str] = Field(description="The tasks that this one handed over last.")
+    result: Any = None
+    error: Document | None = Field(description="Of a failed or cancelled task: code and detail.")
+    reply: ChatReply | None = Field(
+        None, description="Of a chat message that was answered: what the chat route would say."
+    )
+
+
+class CandidateScore(BaseModel):
+    """An agent that could have done it; lower scores are better."""
+
+    agent: str
+    score: float
+
+
+class Decision(BaseModel):
+    """Which agent the router chose for a task, among whom, and why."""
+
+    task_id: str
+    agent: str
+    strategy: str
+    reason: str
+    candidates: list[CandidateScore]
+    waits_for_worker: bool = Field(description="No candidate had a live worker.")
+
+
+class TimelineEvent(BaseModel):
+    """Something that happened to a task; further members are its facts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    at: dt.datetime
+    event: str
+
+
+class Timeline(BaseModel):
+    """What happened to a task, oldest first; the newest 200 are kept."""
+
+    task_id: str
+    events: list[TimelineEvent]
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["healthy"]
+
+
+class Checks(BaseModel):
+    """What a ready front door needs; `rescue_age_s` is how long ago tasks were looked after."""
+
+    mongodb: bool
+    redis: bool
+    rescue: bool
+    rescue_age_s: float | None
+
+
+class Ready(BaseModel):
+    """Messages are accepted, and what is accepted gets done."""
+
+    status: Literal["ready"]
+    checks: Checks | None = Field(None, description="With `?verbose`.")
+
+
+AgentStatus = Literal["idle", "busy", "offline", "error"]
+
+
+class Worker(BaseModel):
+    """A live Celery process that serves an agent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    worker: str
+    status: AgentStatus
+    slots: int
+    current_tasks: int
+    completed: int
+    failed: int
+    last_heartbeat: str | None
+    version: str
+    problem: str | None
+
+
+class Agent(BaseModel):
+    """A declared agent and its workers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    agent_id: str
+    name: str
+    role: str
+    capabilities: list[str]
+    task_types: list[str]
+    status: AgentStatus
+    current_tasks: int
+    max_concurrent_tasks: int = Field(description="Slots of all its live workers.")
+    registered_at: str | None
+    last_heartbeat: str | None
+    metadata: Document
+    workers: list[Worker]
+
+
+class Agents(BaseModel):
+    """Every declared agent."""
+
+    agents: list[Agent]
+
+
+class AgentHealth(BaseModel):
+    """An agent's health, and what is wrong."""
+
+    agent_id: str
+    status: AgentStatus
+    healthy: bool
+    last_heartbeat: str | None
+    current_tasks: int
+    max_concurrent_tasks: int
+    workers_online: int
+    problems: list[str]
+
+
+class Queue(BaseModel):
+    """An agent's queue: what waits in it, and what its workers hold."""
+
+    queue: str
+    agent_id: str
+    depth: int
+    by_priority: dict[str, int]
+    held: int
+
+
+class Queues(BaseModel):
+    """All queues."""
+
+    queue_size: int
+    queues: list[Queue]
+
+
+class Status(BaseModel):
+    """The whole desk."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["operational", "degraded", "down"]
+    orchestrator: Document
+    health: Document
+    agents: list[Agent]
+    workflows: Document
+
+
+class FieldProblem(BaseModel):
+    """One field at fault, by JSON pointer, query parameter or header."""
+
+    pointer: str | None = Field(None, description="RFC 6901 pointer into the body.")
+    parameter: str | None = None
+    header: str | None = None
+    detail: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details; `code` is stable. Further members are facts about it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[FieldProblem] = Field(default_factory=list)

@@ -1,0 +1,447 @@
+"""The operators' command line. It talks to MongoDB and Redis itself, without the front door.
+
+Keeps secret how things are shown: tables for people, JSON for programs (`--json`). What
+goes wrong is one line on stderr and exit code 1, 2 for a command line that makes no sense.
+"""
+
+import datetime as dt
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pymongo.errors import ConnectionFailure
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator import logs
+from orchestrator.declarations import discover
+from orchestrator.engine import Engine
+from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
+from orchestrator.settings import current
+from orchestrator.tasks import Priority, Request, State, Task
+
+app = typer.Typer(
+    help="The front desk, seen from behind: agents, workers and tasks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_COLOURS: Final = {
+    "operational": "green",
+    "idle": "green",
+    "busy": "cyan",
+    "completed": "green",
+    "running": "cyan",
+    "queued": "yellow",
+    "blocked": "yellow",
+    "waiting": "yellow",
+    "degraded": "yellow",
+    "cancelled": "magenta",
+    "failed": "red",
+    "error": "red",
+    "offline": "red",
+    "down": "red",
+}
+_SPAN: Final = re.compile(r"(\d{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
+
+
+class _Refused(Exception):
+    """The command cannot be done; its message is the line that says why."""
+
+
+@app.command()
+def init(as_json: AsJson = False) -> None:
+    """Make indexes and declare the agents; repeatable."""
+    with _engine() as engine:
+        agents = discover(engine.settings.agents_package)
+        engine.init(agents.values())
+        declared: list[dict[str, Any]] = [
+            {
+                "agent_id": agent.id,
+                "queue": engine.settings.queue(agent.role),
+                "slots": agent.slots,
+                "task_types": sorted(agent.task_types),
+            }
+            for agent in agents.values()
+        ]
+    if as_json:
+        _print_json({"database": engine.settings.mongodb_database, "agents": declared})
+        return
+    table = _table("agent", "queue", "slots", "task types")
+    for each in declared:
+        _row(table, each["agent_id"], each["queue"], each["slots"], ", ".join(each["task_types"]))
+    _print(table)
+    _print(f"{len(declared)} agents declared in {engine.settings.mongodb_database}.")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show how the desk is, and why."""
+    with _engine() as engine:
+        told = engine.service.status()
+        told["dependencies"] = engine.service.ready()
+    if as_json:
+        _print_json(told)
+        return
+    health, rescue = told["health"], told["orchestrator"]
+    _print(f"The desk is [bold]{_coloured(told['status'])}[/bold].")
+    for name, answers in told["dependencies"].items():
+        if not answers:
+            _print(f"[red]{name} does not answer.[/red]")
+    table = _table("", "")
+    table.show_header = False
+    agents, tasks = health["agents"], health["tasks"]
+    _row(table, "agents", f"{agents['online']} of {agents['total']} online")
+    _row(table, "in queues", health["queue_size"])
+    _row(table, "tasks", ", ".join(f"{n} {name}" for name, n in tasks.items()))
+    age_s = rescue["rescue_age_s"]
+    seen = "never seen" if age_s is None else f"seen {age_s} s ago"
+    _row(table, "rescuer", f"{rescue['rescuer']}, {seen}")
+    _print(table)
+    _print(_agents_table(told["agents"]))
+
+
+@app.command()
+def agents(as_json: AsJson = False) -> None:
+    """List the agents and their workers."""
+    with _engine() as engine:
+        told = engine.service.agents()
+    if as_json:
+        _print_json(told)
+        return
+    if not told:
+        _print("No agent is declared: run `orchestrator init`, or start a worker.")
+        return
+    _print(_agents_table(told))
+    workers = _table(
+        "worker", "agent", "status", "busy", "completed", "failed", "mean run", "problem"
+    )
+    for agent in told:
+        for worker in agent["workers"]:
+            _row(
+                workers,
+                worker["worker"],
+                agent["agent_id"],
+                _coloured(worker["status"]),
+                f"{worker['current_tasks']}/{worker['slots']}",
+                worker["completed"],
+                worker["failed"],
+                f"{worker['mean_run_s'] * 1000:.0f} ms",
+                worker["problem"] or "",
+            )
+    if workers.row_count:
+        _print(workers)
+
+
+@app.command()
+def tasks(
+    state: Annotated[State | None, typer.Option(help="Only tasks in this state.")] = None,
+    since: Annotated[
+        str, typer.Option(help="Accepted since: 30m, 12h, 7d, or an ISO 8601 time.")
+    ] = "1d",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, the newest first."""
+    with _engine() as engine:
+        found = engine.store.since(_time(since, engine.clock.now()), limit, state)
+    if as_json:
+        _print_json([_summary(task) for task in found])
+        return
+    table = _table("task", "type", "agent", "state", "priority", "accepted", "ran", "error")
+    for task in found:
+        _row(
+            table,
+            task.id,
+            task.type,
+            task.agent,
+            _coloured(task.state.value),
+            task.priority.value,
+            _when(task.created_at),
+            _ran(task),
+            (task.error or {}).get("code", ""),
+        )
+    _print(table)
+    _print(f"{len(found)} tasks.")
+
+
+@app.command()
+def show(
+    task_id: TaskId,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Also what was asked: it may hold customers' data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one task: decision, timeline, result."""
+    with _engine() as engine:
+        task = engine.store.get(task_id)
+    told = _summary(task) | {
+        "decision": task.decision,
+        "timeline": list(task.timeline),
+        "result": task.result,
+        "error": task.error,
+        "children": task.child_ids(),
+        "parent": task.parent["id"] if task.parent else None,
+    }
+    if payload:
+        told["payload"] = task.payload
+    if as_json:
+        _print_json(told)
+        return
+    facts = _table("", "")
+    facts.show_header = False
+    for name, value in _summary(task).items():
+        if value is not None and name != "error_code":
+            _row(facts, name, _coloured(value) if name == "state" else value)
+    _print(facts)
+    timeline = _table("at", "event", "facts", title="Timeline")
+    for event in task.timeline:
+        known = {name: fact for name, fact in event.items() if name not in ("at", "event")}
+        _row(timeline, _when(event["at"]), event["event"], _line(known))
+    _print(timeline)
+    for title in ("decision", "payload", "children", "result", "error"):
+        if told.get(title):
+            _print(f"[bold]{title.capitalize()}[/bold]")
+            _print_json(told[title])
+
+
+@app.command()
+def submit(
+    task_type: Annotated[str, typer.Argument(metavar="TYPE", help="What is asked.")],
+    payload: Annotated[str, typer.Option(help="JSON, or @FILE that holds it.")] = "{}",
+    capability: Annotated[
+        list[str] | None, typer.Option(help="Needed besides those of the type; repeatable.")
+    ] = None,
+    priority: Annotated[Priority, typer.Option(help="How urgent.")] = Priority.NORMAL,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same one again is the same task.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, max=3600, help="Wait for the end, in seconds.")
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Accept a task.
+
+    With --wait it exits with 1 if the task ends without a result.
+    """
+    request = Request(
+        type=task_type,
+        payload=_payload(payload),
+        capabilities=tuple(capability or ()),
+        priority=priority,
+        caller="operator",
+        idempotency_key=key,
+    )
+    with _engine() as engine:
+        task, created = engine.coordinator.submit(request)
+        if wait:
+            task = engine.replies.wait(task.id, wait)
+    if as_json:
+        _print_json(_summary(task) | {"result": task.result, "error": task.error, "new": created})
+    else:
+        known = "" if created else ", accepted before under this key"
+        _print(f"{task.id} {_coloured(task.state.value)} ({escape(task.agent)}{known})")
+        if task.state is State.COMPLETED:
+            _print_json(task.result)
+        elif task.error:
+            _print_json(task.error)
+    if wait and task.state.final and task.state is not State.COMPLETED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(task_id: TaskId, as_json: AsJson = False) -> None:
+    """Cancel a task.
+
+    What it handed over is cancelled with it; one that runs ends when its handler returns.
+    """
+    with _engine() as engine:
+        task = engine.coordinator.cancel(task_id)
+    if as_json:
+        _print_json(_summary(task))
+    elif task.state is State.CANCELLED:
+        _print(f"{task.id} is cancelled.")
+    else:
+        _print(f"{task.id} is {task.state.value}; it ends when its handler returns.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # As Celery does: agents that are not installed are found where one stands.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        app()
+    except (OrchestratorError, ConnectionFailure, _Refused, ImportError) as error:
+        print(f"orchestrator: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextmanager
+def _engine() -> Iterator[Engine]:
+    # Only what an operator must know; every other line is for the workers' logs.
+    logs.configure("error")
+    engine = Engine(current())
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ConnectionFailure):
+        error = StoreUnavailable()
+    if isinstance(error, StoreUnavailable):
+        return f"{error.detail}: does MongoDB run where MONGODB_URI says?"
+    if isinstance(error, InvalidPayload):
+        wrong = "; ".join(f"{each['pointer']} {each['detail']}" for each in error.facts["errors"])
+        return f"{error.detail}: {wrong}"
+    if isinstance(error, OrchestratorError):
+        facts = _line(error.facts)
+        return error.detail + (f" ({facts})" if facts else "")
+    return str(error)
+
+
+def _payload(given: str) -> dict[str, Any]:
+    try:
+        text = Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
+        payload = json.loads(text)
+    except OSError as error:
+        raise _Refused(f"the payload's file cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise _Refused(f"the payload is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise _Refused("the payload must be a JSON object")
+    return payload
+
+
+def _time(text: str, now: dt.datetime) -> dt.datetime:
+    """An ISO 8601 time (UTC where it names no zone), or as long ago as `12h` says."""
+    span = _SPAN.fullmatch(text)
+    try:
+        if span is not None:
+            return now - dt.timedelta(**{_UNITS[span[2]]: int(span[1])})
+        time = dt.datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise _Refused(
+            f"--since {text!r}: must be such as 30m, 12h, 7d, or an ISO 8601 time"
+        ) from None
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _summary(task: Task) -> dict[str, Any]:
+    """A task without what may hold a customer's data."""
+    return {
+        "task_id": task.id,
+        "type": task.type,
+        "agent": task.agent,
+        "state": task.state.value,
+        "priority": task.priority.value,
+        "caller": task.caller,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+        "deadline": task.deadline,
+        "attempts": task.attempts,
+        "failures": task.failures,
+        "crashes": task.crashes,
+        "error_code": (task.error or {}).get("code"),
+    }
+
+
+# -- showing -----------------------------------------------------------------------------
+
+
+def _agents_table(told: list[dict[str, Any]]) -> Table:
+    table = _table("agent", "status", "workers", "busy", "capabilities")
+    for agent in told:
+        live = sum(worker["status"] in ("idle", "busy") for worker in agent["workers"])
+        _row(
+            table,
+            agent["agent_id"],
+            _coloured(agent["status"]),
+            live,
+            f"{agent['current_tasks']}/{agent['max_concurrent_tasks']}",
+            ", ".join(agent["capabilities"]),
+        )
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        # Ids are there to be copied whole.
+        table.add_column(
+            column, no_wrap=column in ("task", "agent", "worker", "at"), overflow="fold"
+        )
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(cell if isinstance(cell, _Coloured) else escape(_cell(cell)) for cell in cells))
+
+
+class _Coloured(str):
+    """Markup of ours; everything else is escaped."""
+
+    __slots__ = ()
+
+
+def _coloured(state: str) -> _Coloured:
+    colour = _COLOURS.get(state)
+    return _Coloured(f"[{colour}]{escape(state)}[/{colour}]" if colour else escape(state))
+
+
+def _cell(value: object) -> str:
+    return _when(value) if isinstance(value, dt.datetime) else str(value)
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_jsonable(fact)}" for name, fact in facts.items())
+
+
+def _when(time: dt.datetime) -> str:
+    return time.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def _ran(task: Task) -> str:
+    if task.started_at is None or task.finished_at is None:
+        return ""
+    return f"{(task.finished_at - task.started_at).total_seconds() * 1000:.0f} ms"
+
+
+def _jsonable(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+
+
+def _print(what: str | Table) -> None:
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    if isinstance(what, Table) and not console.is_terminal:
+        # Into a pipe or a file, no line is cut to a screen's width.
+        console = Console(width=400, highlight=False)
+    console.print(what)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+if __name__ == "__main__":
+    main()
