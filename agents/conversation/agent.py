@@ -1,0 +1,175 @@
+"""The conversation agent: a customer's message in, a reply committed to the session out.
+
+The thin shell around pure parts. A message is understood (`understanding`), the dialogue
+decides (`dialogue`), and one compare-and-set on the session makes the turn count. A turn
+that needs a price hands over to the quote agent before that and is worked out again when
+the quote is there, from what was decided then: nothing is committed in between.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.catalogue import Language
+from agents.conversation.dialogue import State, Turn, present_quote, quote_refused, reply
+from agents.conversation.understanding import understand
+from agents.messages import generate_message as write_message
+from agents.product_answers import answer_product_question as answer_from_catalogue
+from agents.stores import prepare, stores_of
+from orchestrator import Agent, HandOver, Request, TaskContext, TaskError
+from orchestrator.context import Session
+from orchestrator.coordinator import ChildResult
+
+agent = Agent(
+    role="conversation",
+    name="Conversation agent",
+    capabilities=[
+        "nlp",
+        "intent_classification",
+        "entity_extraction",
+        "context_management",
+        "multi_turn_conversation",
+        "product_knowledge",
+        "message_generation",
+    ],
+    slots=10,
+    setup=prepare,
+)
+
+# What `tipo` is called by clients that speak English.
+INTENTS = {
+    "cotizacion": "quote",
+    "informacion": "information",
+    "pregunta": "question",
+    "seguimiento": "follow_up",
+    "general": "general",
+}
+
+
+class CustomerMessage(BaseModel):
+    """Payload of `process_message`: what a customer said in a session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: Annotated[str, Field(min_length=1, max_length=200)]
+    message: Annotated[str, Field(min_length=1, max_length=10_000)]
+    phone: Annotated[str, Field(max_length=40)] | None = None
+    channel: Annotated[str, Field(max_length=40)] = "web"
+    language: Language | None = None
+
+
+# Asked for by the front door only, which gives it the session as its ordering key.
+@agent.handles("process_message", needs=["nlp", "context_management"], public=False)
+def process_message(context: TaskContext, said: CustomerMessage) -> Any:
+    """Answer a message; returns what the front door needs of the reply.
+
+    {text, intent, tipo, confidence, needs, actions, quote, language}; `quote` is null or
+    {id, codigo, producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items}.
+
+    Raises:
+        StaleContext: the session changed meanwhile; the worker runs this again.
+    """
+    session = context.engine.sessions.get(said.session_id)
+    committed = session.reply_to(context.task.id)
+    if committed is not None:
+        return committed
+    if session.owner != "bot":
+        raise TaskError("person_answers", "A person has this conversation.")
+    if context.phase and context.memory["version"] == session.version:
+        turn, quote = _with_quote(context, Turn(**_restored(context.memory["turn"])))
+        return _commit(context, session, turn, quote)
+    turn = _worked_out(context, session, said)
+    if turn.action == "request_quote":
+        return _ask_for_quote(session, said, turn)
+    return _commit(context, session, turn, None)
+
+
+agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)
+agent.handles("generate_message", needs=["message_generation"])(write_message)
+
+
+def _worked_out(context: TaskContext, session: Session, said: CustomerMessage) -> Turn:
+    catalogue = stores_of(context.engine).catalogues.current()
+    kept = session.of_agent(agent.id)
+    state = State.from_document(kept) if kept else State(language=said.language or "es")
+    return reply(state, understand(said.message, catalogue, state.hint()), catalogue)
+
+
+def _ask_for_quote(session: Session, said: CustomerMessage, turn: Turn) -> HandOver:
+    wanted = Request(
+        type="create_quote",
+        payload={
+            "session_id": session.id,
+            "customer": {"name": turn.state.name, "phone": said.phone or session.phone},
+            "language": turn.state.language,
+            "items": list(turn.items),
+        },
+    )
+    return HandOver([wanted], memory={"turn": _kept(turn), "version": session.version})
+
+
+def _with_quote(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any] | None]:
+    """The turn that waited for a price, worded now that the quote agent has answered."""
+    answer: ChildResult = context.children[0]
+    if answer.completed:
+        return present_quote(turn.state, answer.result), _card(answer.result)
+    error = answer.error or {}
+    if error.get("code") != "quote_refused":
+        raise TaskError("quote_not_made", "The quote could not be made.", because=error.get("code"))
+    catalogue = stores_of(context.engine).catalogues.current()
+    return quote_refused(turn.state, error["facts"]["problems"], catalogue), None
+
+
+def _commit(
+    context: TaskContext, session: Session, turn: Turn, quote: dict[str, Any] | None
+) -> Any:
+    answer = {
+        "text": turn.text,
+        "intent": INTENTS[turn.tipo],
+        "tipo": turn.tipo,
+        "confidence": round(turn.confidence, 2),
+        "needs": list(turn.needs),
+        "actions": list(turn.actions),
+        "quote": quote,
+        "language": turn.state.language,
+    }
+    shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
+    if quote is not None:
+        shared["last_quote"] = {"id": quote["id"], "code": quote["codigo"]}
+    return context.engine.sessions.commit(
+        session,
+        context.task,
+        agent_id=agent.id,
+        state=turn.state.to_document(),
+        shared=shared,
+        reply=answer,
+        intent=turn.tipo,
+    )
+
+
+def _card(quote: dict[str, Any]) -> dict[str, Any]:
+    """A quote as front ends show it; amounts are JSON numbers, as they expect."""
+    unit = quote["unit_price_per_m2"]
+    return {
+        "id": quote["quote_id"],
+        "codigo": quote["code"],
+        "producto": quote["product"],
+        "descripcion": quote["description"],
+        "total": float(quote["total"]),
+        "precio_m2": None if unit is None else float(unit),
+        "moneda": quote["currency"],
+        "impuesto": float(quote["tax"]),
+        "valido_hasta": quote["valid_until"],
+        "items": quote["items"],
+    }
+
+
+def _kept(turn: Turn) -> dict[str, Any]:
+    return vars(turn) | {"state": turn.state.to_document(), "items": list(turn.items)}
+
+
+def _restored(document: dict[str, Any]) -> dict[str, Any]:
+    return document | {
+        "state": State.from_document(document["state"]),
+        **{name: tuple(document[name]) for name in ("needs", "actions", "items")},
+    }

@@ -1,0 +1,356 @@
+"""Which product the measures belong to: from what was understood, at its place, to items.
+
+Keeps secret how people share out what they say among several things: what is said once for
+all of them, what begins a new one, what corrects the word before, and what is left open by
+an "o". What contradicts itself becomes an `Unclear`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from agents.conversation import lexicon as lx
+from agents.conversation.meaning import Field, Item, Unclear, Unknown
+from agents.conversation.passage import Passage
+
+MAX_ITEMS: Final = 20  # of one message; a customer with more sends a list, not a message
+CORE: Final = ("product", "thickness", "size")
+
+
+@dataclass
+class Event:
+    """Something understood, at its place; `values` are fields of an Item."""
+
+    at: int
+    end: int
+    kind: str  # product, thickness, size, colour, finish, anchors, freight, unclear, unknown
+    values: dict[str, Any] = field(default_factory=dict)
+    unclear: Unclear | None = None
+    unknown: Unknown | None = None
+
+
+def assemble(
+    passage: Passage, events: Sequence[Event]
+) -> tuple[tuple[Item, ...], tuple[Unclear, ...], tuple[Unknown, ...]]:
+    """The items of a message, with what is unclear or unknown of them."""
+    return _Assembly(passage, events).items()
+
+
+class _Assembly:
+    """Puts what was said together: which product the measures belong to."""
+
+    def __init__(self, passage: Passage, events: Sequence[Event]) -> None:
+        self.passage = passage
+        self.events = events
+        self.groups: list[dict[str, Any]] = []
+        self.unclear: list[Unclear] = []
+        self.unknown: list[Unknown] = []
+
+    def items(self) -> tuple[tuple[Item, ...], tuple[Unclear, ...], tuple[Unknown, ...]]:
+        events = sorted(self.events, key=lambda event: (event.at, event.end))
+        for index, event in enumerate(events):
+            self._add(event, events[index + 1] if index + 1 < len(events) else None)
+            if len(self.groups) > MAX_ITEMS or len(self.unclear) > MAX_ITEMS:
+                break
+        self._share()
+        items: list[Item] = []
+        places: dict[int, int] = {}
+        touched = {each.item for each in self.unclear} | {each.item for each in self.unknown}
+        for index, group in enumerate(self.groups[:MAX_ITEMS]):
+            item = to_item(group)
+            if item != Item() or index in touched:
+                places[index] = len(items)
+                items.append(item)
+        unclear = tuple(
+            replace(each, item=places[each.item]) for each in self.unclear if each.item in places
+        )
+        unknown = tuple(
+            replace(each, item=places[each.item]) for each in self.unknown if each.item in places
+        )
+        return tuple(items), unclear, unknown
+
+    def _add(self, event: Event, following: Event | None) -> None:
+        if not self.groups:
+            self.groups.append({"_end": {}})
+        group = self.groups[-1]
+        if event.unclear is not None:
+            slot = {"producto": "product", "espesor": "thickness", "dimensiones": "size"}.get(
+                event.unclear.field, ""
+            )
+            again = slot in group["_end"] and slot in ("size", "product")
+            if event.kind == "less":
+                _forget_size(group)
+            elif again and not self._corrects(group["_end"][slot], event):
+                group = self._new_group()
+            self.unclear.append(replace(event.unclear, item=len(self.groups) - 1))
+            group["_end"].setdefault(slot or event.unclear.field, event.end)
+            if slot == "product":
+                group["product"] = ""  # one of its own, though not known which
+            return
+        if event.kind in CORE:
+            target = self._group_for(event, following, group)
+            if target is None:
+                return
+            group = target
+        if event.kind == "finish":
+            finishes = group.setdefault("finishes", {})
+            finishes[event.values["finish"]] = event.values["sides"]
+        elif event.kind == "colour":
+            if not self._colour(event, group):
+                return
+        else:
+            group.update(event.values)
+        if event.unknown is not None:
+            self.unknown.append(replace(event.unknown, item=len(self.groups) - 1))
+        group["_end"][event.kind] = event.end
+
+    def _new_group(self) -> dict[str, Any]:
+        self.groups.append({"_end": {}})
+        return self.groups[-1]
+
+    def _group_for(
+        self, event: Event, following: Event | None, group: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The item that a product, thickness or size belongs to; None when it adds nothing."""
+        if self._binds_next_product(event, following) and "product" in group:
+            assert following is not None
+            if following.values.get("product") != group["product"]:
+                return self._new_group()
+        if not self._conflicts(event, group):
+            return group
+        end = group["_end"].get(event.kind, event.at)
+        if self._repeats(event, group):
+            return None
+        keys = self.passage.keys[end : event.at]
+        if self._follows_not(event):
+            return None  # "150, no 100"
+        if self.passage.instead(event.at):
+            return None
+        if self._corrects(end, event):
+            self._forget(event, group)
+            return group
+        nearest = next(
+            (key for key in reversed(keys) if key in lx.OR_KEYS or key in ("y", "and")), ""
+        )
+        compared = event.kind != "size" and self.passage.has_cue("ask_compare")
+        undecided = event.kind == "thickness" and not self._joins(end, event.at)
+        if nearest in lx.OR_KEYS or compared or undecided:
+            self._alternatives(event, group)
+            return None
+        if (
+            event.kind == "size"
+            and not self._joins(end, event.at)
+            and not self._binds_next_product(event, following)
+        ):
+            # Two sizes and nothing that says that they are of two things: which is it?
+            self.unclear.append(Unclear("dimensiones", (), len(self.groups) - 1))
+            _forget_size(group)
+            return None
+        if event.kind == "size" and self._is_total(event):
+            return self._check_total(event)
+        return self._new_group()
+
+    def _conflicts(self, event: Event, group: dict[str, Any]) -> bool:
+        if event.kind == "product":
+            return "product" in group
+        if event.kind == "thickness":
+            return "thickness_mm" in group
+        has_sides = "length_m" in group or "width_m" in group
+        if "area_m2" in event.values:
+            return has_sides or "area_m2" in group
+        if "area_m2" in group:
+            return bool({"length_m", "width_m"} & event.values.keys())
+        return any(name in group for name in event.values)
+
+    def _repeats(self, event: Event, group: dict[str, Any]) -> bool:
+        """Said again, or said otherwise: "10x5, o sea 50 m2"."""
+        if all(group.get(name) == value for name, value in event.values.items()):
+            return True
+        stated = event.kind == "size" and ("area_m2" in group or "area_m2" in event.values)
+        same_area = stated and _area_of(group) == _area_of(event.values)
+        if not same_area or _area_of(group) is None:
+            return False
+        if "area_m2" in group:  # the sides say more
+            group.pop("area_m2")
+            group.update(event.values)
+        return True
+
+    def _follows_not(self, event: Event) -> bool:
+        before = self.passage.key(event.at - 1)
+        if before in lx.OF_KEYS:
+            before = self.passage.key(event.at - 2)
+        return before in ("no", "not")
+
+    def _corrects(self, end: int, event: Event) -> bool:
+        passage = self.passage
+        marks = {"no", "sino", "nop"}
+        between = passage.keys[end : event.at]
+        if any(key in marks for key in between):
+            return True
+        if any(i == "correction" and end <= s < event.at for s, _, i in passage.cues):
+            return True
+        denied = passage.keys[max(0, end - 6) : end]
+        return "no" in denied and any(key in ("son", "es", "de") for key in between) and (
+            "y" not in between
+        )  # fmt: skip
+
+    def _forget(self, event: Event, group: dict[str, Any]) -> None:
+        if event.kind == "size":
+            _forget_size(group)
+        elif event.kind == "product":
+            group.pop("product", None)
+            self.unknown = [
+                each for each in self.unknown
+                if not (each.field == "producto" and each.item == len(self.groups) - 1)
+            ]  # fmt: skip
+
+    def _alternatives(self, event: Event, group: dict[str, Any]) -> None:
+        """ "de 100 o 150": the customer has not decided."""
+        here = len(self.groups) - 1
+        name: Field = {"product": "producto", "thickness": "espesor"}.get(event.kind, "dimensiones")  # type: ignore[assignment]
+        names = ("length_m", "width_m", "area_m2", "quantity") if event.kind == "size" else (
+            ("product",) if event.kind == "product" else ("thickness_mm",)
+        )  # fmt: skip
+        firsts = [to_item({each: group[each] for each in names if each in group})]
+        second = to_item(event.values)
+        before = [each for each in self.unclear if each.field == name and each.item == here]
+        if before:  # a guess, or a third alternative
+            firsts = list(before[0].options)
+            self.unclear.remove(before[0])
+        group["_unsure"] = {*group.get("_unsure", set()), *names}
+        self.unclear.append(Unclear(name, (*firsts, second), here))
+
+    def _joins(self, start: int, end: int) -> bool:
+        return any(self.passage.key(at) in lx.JOIN_KEYS for at in range(start, end)) and not any(
+            self.passage.key(at) in ("=", "(") for at in range(start, end)
+        )
+
+    def _is_total(self, event: Event) -> bool:
+        before = {self.passage.key(at) for at in range(max(0, event.at - 3), event.at)}
+        if "area_m2" not in event.values:
+            return False
+        end = event.end + (1 if self.passage.key(event.end) == "en" else 0)
+        return bool(before & lx.TOTAL_KEYS) or self.passage.key(end) == "total"
+
+    def _check_total(self, event: Event) -> dict[str, Any] | None:
+        """ "10x5 y 3x2, en total 56 m2": either it adds up, or it is not clear."""
+        areas = [_area_of(group) for group in self.groups]
+        stated = event.values.get("area_m2")
+        if stated is None or None in areas or sum(a for a in areas if a is not None) != stated:
+            self.unclear.append(Unclear("dimensiones", (), len(self.groups) - 1))
+            _forget_size(self.groups[-1])
+        return None
+
+    def _binds_next_product(self, event: Event, following: Event | None) -> bool:
+        """ "20 m2 de lana de roca": the measure is the next product's."""
+        if following is None or following.kind != "product" or event.kind == "product":
+            return False
+        gap = range(event.end, following.at)
+        return len(gap) <= 2 and all(
+            self.passage.key(at) in lx.OF_KEYS or self.passage.key(at) in lx.ARTICLE_KEYS
+            for at in gap
+        ) and len(gap) >= 1  # fmt: skip
+
+    def _colour(self, event: Event, group: dict[str, Any]) -> bool:
+        """Take a colour; False where two are named and neither corrects the other."""
+        colour = event.values["colour"]
+        if "colour" in group and group["colour"] != colour:
+            if not self._corrects(group["_end"].get("colour", event.at), event):
+                options = tuple(Item(colour=each) for each in (group["colour"], colour) if each)
+                self.unclear.append(Unclear("color", options, len(self.groups) - 1))
+                group["_unsure"] = {*group.get("_unsure", set()), "colour"}
+                return False
+            self.unknown = [each for each in self.unknown if each.field != "color"]
+        group["colour"] = colour
+        return True
+
+    def _share(self) -> None:
+        """What was said once for several things."""
+        groups = self.groups
+        for group in groups:
+            group["_own"] = "product" in group
+        for index in range(1, len(groups)):
+            self._inherit(groups[index], groups[index - 1], index)
+        for index in range(len(groups) - 2, -1, -1):
+            if "product" not in groups[index] and "product" in groups[index + 1]:
+                self._inherit(groups[index], groups[index + 1], index)
+        for index in range(len(groups) - 2, -1, -1):
+            here, after = groups[index], groups[index + 1]
+            both = bool(self.passage.said & (lx.ALL_KEYS | lx.EACH_KEYS))
+            # "de 100 y de 150 para 10x5": one size for both thicknesses
+            if (
+                not _has_size(here)
+                and _has_size(after)
+                and (both or not (here["_own"] and after["_own"]))
+            ):
+                for name in ("length_m", "width_m", "area_m2", "quantity"):
+                    if name in after:
+                        here[name] = after[name]
+        everywhere = bool(self.passage.said & lx.ALL_KEYS)
+        for name in ("freight", "anchors", "colour", "finishes"):
+            having = [group for group in groups if name in group]
+            if len(having) == 1 and (name == "freight" or everywhere):
+                for group in groups:
+                    if name != "finishes":
+                        group.setdefault(name, having[0][name])
+
+    def _inherit(self, group: dict[str, Any], donor: dict[str, Any], index: int) -> None:
+        if "product" in group or not donor.get("product") or self._names_unknown_thing(group):
+            return
+        group["product"] = donor["product"]
+        if "thickness_mm" in donor and not {"product", "thickness_mm"} & donor.get(
+            "_unsure", set()
+        ):
+            group.setdefault("thickness_mm", donor["thickness_mm"])
+
+    def _names_unknown_thing(self, group: dict[str, Any]) -> bool:
+        """ "y 20 m2 de porcelanato": a thing that we do not know, not more of the same."""
+        end = group["_end"].get("size", -1)
+        return (
+            end >= 0
+            and self.passage.key(end) in ("de", "of")
+            and self.passage.is_unknown_word(end + 1)
+        )
+
+
+def _forget_size(group: dict[str, Any]) -> None:
+    for name in ("length_m", "width_m", "area_m2", "quantity"):
+        group.pop(name, None)
+
+
+def to_item(group: dict[str, Any]) -> Item:
+    unsure = group.get("_unsure", set())
+    values = {
+        name: value
+        for name, value in group.items()
+        if name[0] != "_" and name not in unsure and value != ""
+    }
+    if "finishes" in values:
+        values["finishes"] = tuple(values["finishes"].items())
+    return Item(**values)
+
+
+def size_of(length: Decimal, width: Decimal, quantity: int | None) -> dict[str, Any]:
+    size: dict[str, Any] = {"length_m": length, "width_m": width}
+    if quantity is not None:
+        size["quantity"] = quantity
+    return size
+
+
+def sized_item(size: Event, quantity: int | None) -> Item:
+    return replace(to_item(size.values), quantity=quantity)
+
+
+def _area_of(group: dict[str, Any]) -> Decimal | None:
+    if group.get("area_m2") is not None:
+        area: Decimal = group["area_m2"]
+        return area
+    if group.get("length_m") is None or group.get("width_m") is None:
+        return None
+    product: Decimal = group["length_m"] * group["width_m"] * (group.get("quantity") or 1)
+    return product
+
+
+def _has_size(group: dict[str, Any]) -> bool:
+    return any(name in group for name in ("length_m", "width_m", "area_m2", "quantity"))

@@ -1,0 +1,548 @@
+"""The words of the trade in Spanish (Río de la Plata) and English, and how they sound.
+
+Keeps secret which words stand for what. What a business sells (products, colours, finishes,
+topics) is not here: it comes from its catalogue. Words are compared by `key_of`, so accents,
+capitals and the usual confusions of letters (b/v, s/z/c, h, ll/y) need no entries.
+
+A cue is a few words in a row: `~` stands for up to three words of any kind, a word that ends
+in `*` for all that begin so.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final
+
+# In this order: "ch" is one sound before its h goes.
+_SOUNDS: Final = (
+    ("ch", "ʧ"),
+    ("h", ""),
+    ("que", "ke"),
+    ("qui", "ki"),
+    ("ce", "se"),
+    ("ci", "si"),
+    ("c", "k"),
+    ("q", "k"),
+    ("z", "s"),
+    ("v", "b"),
+    ("ll", "y"),
+    ("ge", "je"),
+    ("gi", "ji"),
+    ("ñ", "n"),
+)
+
+
+def fold(text: str) -> str:
+    """The text in lower case and without accents; ñ stays apart from n."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFD", text.lower().replace("ñ", "\0"))
+    kept = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return kept.replace("\0", "ñ")
+
+
+@lru_cache(maxsize=8192)
+def key_of(word: str) -> str:
+    """The folded word as it sounds in Spanish, without doubled letters.
+
+    Words of up to three letters stay as they are: too many would fall together.
+    """
+    if len(word) <= 3:
+        return word
+    for letters, sound in _SOUNDS:
+        word = word.replace(letters, sound)
+    return "".join(letter for at, letter in enumerate(word) if at == 0 or word[at - 1] != letter)
+
+
+def keys(words: str) -> frozenset[str]:
+    return frozenset(key_of(word) for word in words.split())
+
+
+def _words(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+def _keyed(values: Mapping[str, int]) -> dict[str, int]:
+    return {key_of(word): value for words, value in values.items() for word in words.split()}
+
+
+# --- Chat spellings -----------------------------------------------------------------------
+
+CHAT_SPELLINGS: Final = {
+    "q": "que", "k": "que", "ke": "que", "d": "de", "xq": "porque", "pq": "porque",
+    "porq": "porque", "tb": "tambien", "tmb": "tambien", "tbn": "tambien", "tambn": "tambien",
+    "cto": "cuanto", "cnto": "cuanto", "kuanto": "cuanto", "quanto": "cuanto",
+    "presu": "presupuesto", "ppto": "presupuesto", "coti": "cotizacion", "cotiz": "cotizacion",
+    "gcias": "gracias", "grax": "gracias", "grcs": "gracias", "gracia": "gracias",
+    "thx": "thanks", "tks": "thanks", "ty": "thanks",
+    "bns": "buenas", "wenas": "buenas", "wena": "buenas", "ola": "hola", "holis": "hola",
+    "porfa": "favor", "porfis": "favor", "plis": "favor", "pls": "please", "plz": "please",
+    "xfa": "favor", "xfavor": "favor", "esp": "espesor", "sip": "si", "sii": "si",
+    "nop": "no", "nope": "no", "oka": "ok", "okey": "ok", "okay": "ok", "okis": "ok",
+    "oki": "ok", "okk": "ok", "okei": "ok", "dle": "dale", "necesit": "necesito",
+    "nesesito": "necesito",
+    "nececito": "necesito", "vs": "versus", "pa": "para", "ud": "usted", "uds": "ustedes",
+    "i'd": "want", "kiero": "quiero", "msj": "mensaje",
+    "unid": "unidades", "unids": "unidades", "cant": "cantidad",
+}  # fmt: skip
+
+# --- Numbers ------------------------------------------------------------------------------
+
+EN_NUMBERS: Final = _words(
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty thirty forty fourty fifty sixty seventy eighty "
+    "ninety ninty one"
+)
+NUMBERS: Final = _keyed(
+    {
+        "dos two": 2, "tres trez three": 3, "cuatro four": 4, "cinco five": 5,
+        "seis seiz six": 6, "siete seven": 7, "ocho oxo eight": 8, "nueve nine": 9,
+        "diez ten": 10, "once onse eleven": 11, "doce twelve": 12, "trece thirteen": 13,
+        "catorce fourteen": 14, "quince fifteen": 15,
+        "dieciseis diesiseis sixteen": 16, "diecisiete seventeen": 17,
+        "dieciocho eighteen": 18, "diecinueve nineteen": 19,
+        "veinte twenty": 20, "veintiuno veintiun": 21, "veintidos": 22, "veintitres": 23,
+        "veinticuatro": 24, "veinticinco": 25, "veintiseis": 26, "veintisiete": 27,
+        "veintiocho": 28, "veintinueve": 29,
+        "treinta trenta thirty": 30, "cuarenta forty fourty": 40,
+        "cincuenta cinquenta fifty": 50, "sesenta sixty": 60, "setenta seventy": 70,
+        "ochenta eighty": 80, "noventa ninety ninty": 90,
+        "treintaicinco treintaycinco": 35, "cuarentaicinco": 45, "setentaicinco setentaycinco": 75,
+    }
+)  # fmt: skip
+HUNDREDS: Final = _keyed(
+    {"cien": 100, "ciento": 100, "doscientos doscientas": 200, "trescientos trescientas": 300}
+)
+HUNDRED_ALONE: Final = keys("cien")  # "cien diez" are two numbers
+NEVER_ALONE: Final = keys("ciento")  # "lo siento" sounds the same
+HUNDRED_KEYS: Final = keys("hundred")
+UN: Final = {"un": 1, "uno": 1, "una": 1, "one": 1}
+ONE_KEYS: Final = frozenset({"un", "uno", "una", "one", "a"})
+EN_ONE: Final = frozenset({"one", "a"})
+AND_KEYS: Final = frozenset({"y", "e", "and", "i"})
+DECIMAL_POINT_KEYS: Final = keys("coma point")
+TIMES_KEYS: Final = frozenset({"x", "por", "by", "*", "×"})
+
+# --- Units and what is measured -----------------------------------------------------------
+
+_UNITS_BY_ID: Final = {
+    "mm": "mm mms milimetro milimetros milim mili milis millimeter millimeters millimetre "
+    "millimetres",
+    "cm": "cm cms centimetro centimetros cmts centimeter centimeters centimetre centimetres",
+    "m": "m mt mts mtr mtrs ms metro metros meter meters metre metres",
+    "m2": "m2 mt2 mts2 mtrs2 metro2 metros2 sqm metraje",
+    "ft": "ft feet foot pies",
+    "in": "inch inches pulgada pulgadas",
+}
+UNITS: Final = {word: unit for unit, words in _UNITS_BY_ID.items() for word in words.split()}
+UNITS_BY_KEY: Final = {key_of(word): unit for word, unit in UNITS.items()}
+SQUARE_KEYS: Final = keys("cuadrado cuadrados cuadrada cuadradas cuad cuadr cuadraditos quadrados")
+SQUARE_BEFORE_KEYS: Final = keys("square sq")
+LINEAR_KEYS: Final = keys("lineal lineales corridos linear")
+_LENGTH_KEYS: Final = keys("largo larga longitud long length profundidad fondo deep depth")
+_WIDTH_KEYS: Final = keys("ancho ancha anchura frente wide width alto altura high height tall")
+SIDES: Final = dict.fromkeys(_LENGTH_KEYS, "length") | dict.fromkeys(_WIDTH_KEYS, "width")
+THICKNESS_KEYS: Final = keys("espesor espesores grosor grueso gruesa thick thickness")
+AREA_KEYS: Final = keys("area superficie metraje")
+PIECE_KEYS: Final = keys(
+    "panel paneles plancha planchas placa placas chapa chapas hoja hojas unidad unidades pieza "
+    "piezas uni panels sheet sheets board boards piece pieces unit units pcs slabs"
+)
+PLACE_KEYS: Final = keys(
+    "techo techos pared paredes muro muros tramo tramos paño paños pano panos habitacion "
+    "habitaciones cuarto cuartos galpon galpones casa casas cabaña cabañas contenedor "
+    "contenedores dormitorio dormitorios local locales apartamento "
+    "apartamentos galeria deposito alero porche patio terraza entrepiso cielorraso tabique quincho "
+    "cochera garage parrillero barbacoa taller fondo cocina baño living oficina roof roofs wall "
+    "walls room rooms house houses"
+)
+SLOPE_KEYS: Final = keys("aguas faldones")
+EACH_KEYS: Final = keys("cada each apiece")
+ALL_KEYS: Final = keys("todo todos todas ambos ambas both all")
+SIDE_KEYS: Final = keys("lado lados borde bordes costado costados cara caras side sides edge edges")
+NAMED_SIDES: Final = {
+    key_of(word): side
+    for side, words in {
+        "front": "frontal frente adelante delantero front",
+        "back": "trasero atras fondo posterior back rear",
+        "left": "izquierdo izquierda left",
+        "right": "derecho derecha right",
+        "top": "superior arriba top",
+        "bottom": "inferior abajo bottom",
+    }.items()
+    for word in words.split()
+}
+LATERALS_KEYS: Final = keys("laterales")  # two of them, when no number is given
+WHOLE_PERIMETER_KEYS: Final = keys("perimetro contorno perimetral perimeter vuelta around")
+SUBSTRATE_KEYS: Final = keys(
+    "techo techos losa losas pared paredes piso pisos muro muros planchada estructura viga vigas "
+    "columna columnas bloque bloques sobre roof slab floor wall"
+)
+
+# --- Little words -------------------------------------------------------------------------
+
+FILLER_KEYS: Final = keys(
+    "de del el la los las un una uno y e o u a al en con sin por para que lo le les me te se mi "
+    "tu su es son era seria serian sea sean esta este esto ese esa eso tipo como unos unas mas "
+    "menos o muy bien ahi aca alla hay ya pero si no ni favor entonces bueno tengo tiene tienen "
+    "quiero quisiera necesito preciso seria medidas medida espesor ancho largo alto color total "
+    "aprox aproximadamente mide miden tamaño mejor ahora vos usted ustedes sino hago hacemos "
+    "fuera fuese pongo llevo uso paso seran serán sale queda the of for it is are "
+    "and or in on with without my your please need want would like to be this that i size "
+    "about approx approximately me have has at"
+)
+REMOVE_KEYS: Final = keys(
+    "sacale sacar saca sacame sacarle quita quitale quitar quitarle remove drop elimina eliminar"
+)
+NOT_KEYS: Final = (
+    frozenset({"no", "sin", "not", "without", "ni", "tampoco", "dont", "don't", "nor"})
+    | REMOVE_KEYS
+)
+# "no quiero isodec", but "no, isodec" and "no isodec" mean that it is to be Isodec.
+NOT_WANTED_VERB_KEYS: Final = keys("quiero es era necesito busco want is need sea fuera")
+WITH_KEYS: Final = keys(
+    "con with incluido incluida incluidos incluidas included including incluyendo mas plus ponele "
+    "poneme poner agregale agrega agregar agregame sumale incluile inclui add include"
+)
+INCLUDED_KEYS: Final = keys("incluido incluida incluidos incluidas included")
+OR_KEYS: Final = frozenset({"o", "u", "or", "ó"})
+JOIN_KEYS: Final = frozenset(
+    {"y", "e", "+", ",", ";", "\n", "mas", "and", "plus", "&", "-", "."}
+) | keys("tambien ademas also otro otra otros otras another")
+RANGE_KEYS: Final = keys("entre between")
+LESS_KEYS: Final = keys("menos restando descontando minus less restarle sacando")
+TOTAL_KEYS: Final = keys("total totales sea serian serían igual equals son")
+ARTICLE_KEYS: Final = _words("el la los las del al the un una mi su")
+OF_KEYS: Final = frozenset({"de", "en", "of", "in", "del", "para", "for", "e"})
+
+# --- Numbers that measure nothing here ----------------------------------------------------
+
+MONTH_KEYS: Final = keys(
+    "enero febrero marzo abril mayo junio julio agosto setiembre septiembre octubre noviembre "
+    "diciembre january february march april june july august september october november december"
+)
+TIME_KEYS: Final = keys(
+    "dia dias semana semanas mes meses año años ano anos hora horas hs hrs minuto minutos day "
+    "days week weeks month months year years hour hours am pm cuotas cuota pagos installments"
+)
+MONEY_KEYS: Final = keys(
+    "$ u$s usd uyu ars pesos peso dolares dolar dollars dollar € euros us$ mangos"
+)
+ADDRESS_KEYS: Final = keys(
+    "calle ruta km kilometro avenida av avda bulevar bv bvar esquina esq apto apartamento "
+    "depto departamento piso solar manzana padron nro numero número tel telefono cel celular "
+    "whatsapp street road avenue phone number ruc rut ci cedula pedido"
+)
+COUNTED_ELSEWHERE_KEYS: Final = keys(
+    "personas persona hijos hijo veces vez ventanas ventana puertas puerta cuadras cuadra kilos "
+    "kilo kg grados litros people times windows window doors door preguntas pregunta consultas "
+    "consulta cosas cosa opciones opcion"
+)
+
+# --- What the catalogue does not have -----------------------------------------------------
+
+OTHER_COLOURS: Final = {
+    key_of(word): word
+    for word in _words(
+        "rojo roja azul verde negro negra amarillo amarilla naranja marron beige terracota celeste "
+        "violeta rosado rosada lila plateado plateada dorado crema turquesa bordo red blue green "
+        "black yellow orange brown purple pink silver cream beige"
+    )
+}
+OTHER_PRODUCTS: Final = (
+    "lana de vidrio", "fibra de vidrio", "glass wool", "fiberglass", "poliuretano",
+    "polyurethane", "polietileno", "polipropileno", "policarbonato", "isopanel", "isoroof",
+    "isowall", "isofrig", "isotech", "durlock", "yeso", "drywall", "membrana", "porcelanato",
+    "steel frame", "zinc", "xps", "pur", "pir", "corcho", "celulosa", "madera", "osb", "tejas",
+    "ladrillos", "cemento", "bloques",
+)  # fmt: skip
+# Nouns that a product's name may begin with but that tell no product apart.
+GENERIC_PRODUCT_KEYS: Final = keys(
+    "panel paneles plancha planchas placa placas board boards panels color visto mineral deck "
+    "stone rock plast"
+)
+
+# --- Names --------------------------------------------------------------------------------
+
+NAME_CUES: Final = (
+    "me llamo", "mi nombre es", "nombre", "soy", "habla", "a nombre de", "te habla",
+    "my name is", "my name's", "i'm", "i am", "this is", "im",
+)  # fmt: skip
+NAME_CUES_NEED_CAPITAL: Final = frozenset({"habla", "i'm", "i am", "this is", "im", "nombre"})
+NOT_NAME_KEYS: Final = keys(
+    "cliente clienta arquitecto arquitecta constructor albañil particular empresa nuevo nueva "
+    "vecino hombre mujer dueño dueña encargado encargada comprador carpintero herrero ingeniero "
+    "instalador uruguayo argentino argentina jubilado looking interested building trying just "
+    "not sorry builder contractor architect here from happy glad sure good fine great ok"
+)
+
+# --- Cues of what a customer wants --------------------------------------------------------
+
+# "quiero saber" wants no quote.
+ASK_TO_KNOW_KEYS: Final = keys(
+    "saber consultar preguntar averiguar info informacion conocer entender know ask understand"
+)
+QUESTION_KEYS: Final = keys(
+    "que cual cuales como cuanto cuanta cuantos cuantas donde cuando quien porque what which how "
+    "where when why does do is are can could hay tienen hacen aceptan sirve aguanta"
+)
+
+CUES: Final[Mapping[str, tuple[str, ...]]] = {
+    "greeting": (
+        "hola", "holi", "buenas", "buen dia", "buenos dias", "buenas tardes", "buenas noches",
+        "que tal", "como va", "como andan", "como andas", "como estas", "como estan", "buenass",
+        "hi", "hello", "hey", "good morning", "good afternoon", "good evening", "alo", "hi there",
+    ),
+    "quote_request": (
+        "cotiz*", "cotic*", "presupuest*", "cuanto ~ sale*", "cuanto ~ sald*", "cuanto ~ cuest*",
+        "cuanto ~ cost*", "cuanto ~ val*", "cuanto ~ quedar*", "cuanto ~ queda", "cuanto ~ seria",
+        "cuanto ~ sera", "a cuanto", "cuanto es", "cuanto esta", "cuanto ~ cobr*",
+        "que precio", "precio", "precios", "preico", "quiero comprar", "necesito", "preciso",
+        "necesitaria", "precisaria", "quiero", "quisiera", "querria", "busco", "estoy buscando",
+        "ando buscando", "ando precisando", "me pasas ~ precio", "que sale", "que vale",
+        "que cuesta", "costo", "costos", "valor", "quote", "quotation", "price", "prices",
+        "how much", "estimate", "i need", "i want", "i'd like", "would like", "looking for",
+        "cost", "pricing",
+    ),
+    "price_objection": (
+        "caro", "cara", "caros", "carisimo", "carisima", "muy caro", "descuento", "descuentos",
+        "rebaja", "rebajas", "mejor precio", "mejorar el precio", "mejorar ~ precio",
+        "me haces precio", "hacer precio", "se me va ~ presupuesto", "algo mas barato",
+        "mas barato", "mas economico", "salado", "salada", "elevado", "elevada", "por las nubes",
+        "un disparate", "precio por cantidad", "precio final", "discount",
+        "cheaper", "expensive", "better price", "too much money", "bonificacion", "promo",
+        "promocion", "oferta", "ofertas",
+    ),
+    "payment": (
+        "tarjeta", "tarjetas", "cuotas", "transferencia", "efectivo", "forma de pago",
+        "formas de pago", "medios de pago", "mercado pago", "mercadopago", "debito", "credito",
+        "financia*", "factura", "facturan", "seña", "como pago", "como se paga", "pagar",
+        "pay", "payment", "credit card", "installments", "invoice", "bank transfer",
+    ),
+    "delivery": (
+        "hacen envios", "hacen envio", "envian", "mandan al interior", "llegan a",
+        "tiempo de entrega", "plazo de entrega", "cuanto demora*", "cuanto tarda*",
+        "cuando llega*", "cuando me llega*", "en cuanto tiempo", "demora", "entregan",
+        "incluye ~ flete", "incluye ~ envio", "cuanto ~ flete", "cuanto ~ envio", "costo de envio",
+        "tienen stock", "hay stock", "stock", "donde retiro", "delivery time", "do you ship",
+        "do you deliver", "shipping", "how long ~ delivery", "lead time", "in stock",
+    ),
+    "quote_status": (
+        "mi cotizacion", "mi presupuesto", "cuanto era", "cuanto fue", "me repetis", "repetime",
+        "cual era", "what was", "que paso con", "la cotizacion que", "alguna novedad",
+        "novedades", "el presupuesto que", "me habian pasado", "me pasaron ~ cotizacion",
+        "estado ~ cotizacion", "estado ~ pedido", "numero de cotizacion", "codigo de cotizacion",
+        "my quote", "status of", "any news", "sigue vigente", "hasta cuando vale",
+        "cuanto dura ~ cotizacion", "still valid",
+    ),
+    "acceptance": (
+        "acepto", "aceptamos", "lo compro", "los compro", "lo quiero", "cerramos", "cerremos",
+        "vamos con eso", "vamos con ese", "me sirve", "confirmo", "confirmamos", "confirmado",
+        "lo llevo", "me lo llevo", "hacemos el pedido", "quiero encargar", "encargo", "trato hecho",
+        "quiero comprarlo", "i accept", "i'll take it", "ill take it", "go ahead", "deal",
+        "let's do it", "de acuerdo",
+    ),
+    "rejection": (
+        "no me interesa", "no me sirve", "no gracias", "dejalo asi", "dejala asi", "ya compre",
+        "no lo quiero", "no la quiero", "lo dejo", "ya no lo necesito", "ya no necesito",
+        "desisto", "not interested", "no thanks", "no thank you", "never mind", "dejemoslo",
+        "cancelar", "cancela", "cancelalo",
+    ),
+    "correction": (
+        "no mejor", "mejor de", "mejor en", "mejor que", "mejor", "perdon", "perdona", "digo",
+        "quise decir", "quiero decir", "me equivoque", "en realidad", "corrijo", "corregir",
+        "correccion", "cambia*", "cambio", "modific*", "que sea", "que sean", "ponelo", "ponele",
+        "pone*", "hacelo", "hacela", "en vez de", "en lugar de", "no era", "no son", "sorry",
+        "i mean", "i meant", "actually", "rather", "change", "make it", "instead", "correction",
+        "pasalo", "quiero cambiar", "algo distinto", "y si fuera", "y si es", "y si lo",
+        "y si en vez",
+    ),
+    "human": (
+        "hablar con ~ persona", "hablar con ~ alguien", "hablar con ~ asesor",
+        "hablar con ~ vendedor", "hablar con ~ humano", "un asesor", "una asesora", "un vendedor",
+        "una vendedora", "un humano", "una persona real", "una persona de verdad", "operador",
+        "operadora", "me llaman", "me pueden llamar", "llamame", "llamenme", "atencion humana",
+        "human", "agent", "real person", "speak to ~ person", "talk to ~ person",
+        "talk to someone", "speak to someone", "representative", "encargado", "sos un bot",
+        "sos un robot", "con un bot",
+    ),
+    "stop": (
+        "no me escriban", "no me escribas", "no me manden", "no me mandes", "stop", "dar de baja",
+        "darme de baja", "denme de baja", "dame de baja", "unsubscribe", "deja de escribir*",
+        "dejen de escribir*", "dejen de mandar*", "no molesten", "no me contacten", "stop writing",
+        "stop messaging", "opt out", "no quiero recibir", "baja",
+    ),
+    "thanks": (
+        "gracias", "graciass", "muchas gracias", "mil gracias", "te agradezco", "muy amable",
+        "agradecido", "agradecida", "thanks", "thank you", "thank", "cheers", "genia", "genio",
+        "un crack",
+    ),
+    "goodbye": (
+        "chau", "chao", "adios", "hasta luego", "nos vemos", "hasta mañana", "saludos",
+        "hablamos", "bye", "goodbye", "see you", "un abrazo", "abrazo", "que andes bien",
+        "cualquier cosa te aviso", "te aviso", "despues te digo", "lo pienso", "lo consulto",
+        "lo voy a pensar", "i'll think about it", "buen finde", "buena jornada",
+    ),
+    "affirm": (
+        "si", "dale", "ok", "claro", "perfecto", "listo", "de una", "joya", "buenisimo",
+        "exacto", "correcto", "asi es", "tal cual", "obvio", "yes", "yeah", "yep", "yup", "sure",
+        "right", "great", "perfect", "eso", "esta bien", "va", "genial", "barbaro", "impecable",
+        "de acuerdo", "bueno", "ta", "ta bien",
+    ),
+    "deny": ("no", "para nada", "nah", "negativo", "tampoco"),
+    "addition": (
+        "ademas", "tambien", "agrega*", "agreg*", "sumale", "suma*", "sumar", "aparte de",
+        "also", "add", "as well", "in addition", "plus", "otra cosa mas", "y otro", "y otra",
+        "ademas de",
+    ),
+    "restart": (
+        "otra cotizacion", "otro presupuesto", "nueva cotizacion", "nuevo presupuesto",
+        "empezar de nuevo", "empecemos de nuevo", "empezar de cero", "arrancar de nuevo",
+        "borra todo", "new quote", "another quote", "start over", "start again", "otra consulta",
+    ),
+    "later": (
+        "no se", "no lo se", "todavia no", "aun no", "no tengo ~ medidas", "no tengo ~ medida",
+        "despues te paso", "luego te paso", "despues te digo", "mas tarde", "tengo que medir",
+        "voy a medir", "i don't know", "dont know", "not sure", "i'll check", "later",
+    ),
+    "any": (
+        "cualquiera", "el que sea", "da igual", "me da igual", "es igual", "no importa", "lo mismo",
+        "any", "whatever", "doesn't matter", "either", "el comun", "el normal", "standard",
+    ),
+    "help": (
+        "una consulta", "consulta", "consultar", "queria saber", "tengo una duda", "una duda",
+        "una pregunta", "me ayudas", "me ayudan", "me podes ayudar", "ayuda", "help",
+        "a question", "que podes hacer", "what can you do", "menu",
+    ),
+    "ask_products": (
+        "que productos", "que tienen", "que venden", "que ofrecen", "que opciones", "catalogo",
+        "que materiales", "que hay", "que trabajan", "con que trabajan", "lista de productos",
+        "what do you sell", "what do you have", "what products", "products", "que aislantes",
+        "que manejan", "que tipos", "a que se dedican",
+    ),
+    "ask_thicknesses": (
+        "que espesor*", "cuales espesor*", "espesores", "en que espesor*", "que grosor*",
+        "que medidas", "en que medidas", "que medida", "what thickness*", "which thickness*",
+        "how thick", "thicknesses", "menos espesor", "mas espesor", "otro espesor", "mas fino",
+        "mas grueso", "thinner", "thicker", "de que espesor*", "de cuanto viene*",
+        "de cuantos milimetros",
+    ),
+    "ask_colours": (
+        "que color*", "en que color*", "cuales color*", "colores", "what colo*", "which colo*",
+        "colours", "colors",
+    ),
+    "ask_finishes": (
+        "que terminacion*", "terminaciones", "acabados", "que acabados", "what finishes",
+        "finishes", "que es ~ gotero", "como es ~ gotero",
+    ),
+    "ask_description": (
+        "que es", "que son", "de que se trata", "informacion", "info", "caracteristicas",
+        "contame", "contarme", "hablame", "what is", "what's", "tell me about", "information",
+        "ficha tecnica", "como es", "datos tecnicos", "mas datos", "de que esta hecho",
+        "que incluye", "que trae", "detalles",
+    ),
+    "ask_compare": (
+        "diferencia", "diferencias", "cual es mejor", "que es mejor", "cual conviene",
+        "cual me conviene", "que me conviene", "conviene", "cual me recomend*", "que me recomend*",
+        "recomenda*", "recomienda*", "recomiend*", "compar*", "versus", "difference",
+        "which is better", "which one", "recommend", "better", "cual aisla mas", "que aisla mas",
+    ),
+    "ask_price_factors": (
+        "precio del m2", "precio por m2", "precio x m2", "cuanto ~ el m2", "cuanto ~ el metro",
+        "precio del metro", "precio por metro", "lista de precios", "price per m2",
+        "price per square", "per square meter", "per m2", "precios",
+    ),
+    "ask_place": (
+        "donde estan", "donde queda", "donde quedan", "ubicacion", "direccion", "showroom",
+        "donde es", "de donde son", "where are you", "address", "location", "tienen local",
+    ),
+    "ask_hours": (
+        "horario", "horarios", "a que hora", "abren", "cierran", "atienden", "opening hours",
+        "what time", "business hours",
+    ),
+    "ask_warranty": ("garantia", "garantias", "warranty", "guarantee", "vida util", "cuanto dura"),
+}  # fmt: skip
+
+# More ways to ask about a topic, by a name that the catalogue may have for it.
+TOPIC_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "insulation": (
+        "aisla*", "aislan*", "aislar*", "termic*", "abriga*", "insulat*", "thermal", "calient*",
+        "temperatura", "u value", "r value", "valor r",
+    ),
+    "fire": ("quema*", "arde", "combust*", "burn*", "ignifug*", "llama"),
+    "water": ("moja*", "filtra*", "gotea*", "wet", "leak*", "resiste el agua"),
+    "sound": ("insonoriza*", "acustic*", "soundproof*", "bulla"),
+    "installation": ("instal*", "coloca*", "como se pone", "se coloca", "luz maxima", "apoyos"),
+    "uses": ("sirve", "se puede usar", "se usa", "good for", "suitable"),
+}  # fmt: skip
+
+# Words that only one of the two languages has.
+ES_KEYS: Final = keys(
+    "hola buenas buenos dia dias tardes el la los las un una que cual como cuanto cuanta donde "
+    "para por con sin y o pero si de del en es son soy tengo tiene quiero quisiera necesito "
+    "preciso precio cotizacion presupuesto gracias metros metro largo ancho espesor mejor "
+    "perdon techo pared lana roca blanco blanca gris personalizado flete anclajes anclaje gotero "
+    "hormigon lados todo paso buscar retiro tambien ademas dale chau listo perfecto sale cuesta "
+    "hacen envios milimetros cuadrados "
+    "cotizar cotizame me te se lo mi su eso este esta nada mas muy porque cuando quien hay ahora"
+)
+EN_KEYS: Final = keys(
+    "hello hi hey good morning afternoon the an of for and or but with without i you we is are "
+    "am need want would like how much what which where when does do can could please thanks thank "
+    "quote price cost roof wall white grey gray thick thickness wide long meters metres square by "
+    "my your it this that not yes yeah also add another instead change make better panel panels "
+    "rock wool polystyrene delivery shipping anchors freight sides each about of from have any"
+)
+
+
+def vocabulary() -> frozenset[str]:
+    """The key of every whole word that means something here; misspellings are led to these."""
+    words: set[str] = set()
+    for phrases in CUES.values():
+        words.update(_whole_keys(phrases))
+    for group in (
+        UNITS_BY_KEY, SQUARE_KEYS, SQUARE_BEFORE_KEYS, LINEAR_KEYS, SIDES, THICKNESS_KEYS,
+        AREA_KEYS, PIECE_KEYS, PLACE_KEYS, SLOPE_KEYS, EACH_KEYS, ALL_KEYS, SIDE_KEYS,
+        NAMED_SIDES, LATERALS_KEYS, WHOLE_PERIMETER_KEYS, SUBSTRATE_KEYS, FILLER_KEYS, NOT_KEYS,
+        WITH_KEYS, RANGE_KEYS, LESS_KEYS, TOTAL_KEYS, ARTICLE_KEYS, OF_KEYS,
+        MONTH_KEYS,
+        TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS,
+        OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
+        PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
+        _whole_keys(PICK_UP_CUES), _whole_keys(OTHER_PRODUCTS), _whole_keys(NAME_CUES),
+    ):  # fmt: skip
+        words.update(group)
+    return frozenset(words)
+
+
+def _whole_keys(phrases: Iterable[str]) -> set[str]:
+    return {
+        key_of(fold(word))
+        for phrase in phrases
+        for word in phrase.split()
+        if word != "~" and not word.endswith("*")
+    }
+
+
+ANCHOR_KEYS: Final = keys(
+    "anclaje anclajes anclage anclages ancla anclas fijacion fijaciones anchor anchors anchoring"
+)
+FREIGHT_KEYS: Final = keys(
+    "flete fletes traslado traslados envio envios transporte acarreo freight shipping delivery"
+)
+FREIGHT_VERB_KEYS: Final = keys("traigan traigas lleven lleves")
+FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")
+PICK_UP_CUES: Final = (
+    "lo retiro", "los retiro", "la retiro", "las retiro", "retiro yo", "yo retiro",
+    "retiro en planta", "retiro en local", "retiramos", "paso a buscar*", "paso a retirar*",
+    "lo paso a buscar", "los paso a buscar", "voy a buscar*", "lo busco yo", "los busco yo",
+    "lo levanto", "los levanto", "lo levanto yo", "flete por mi cuenta", "envio por mi cuenta",
+    "flete propio", "tengo flete", "tengo camioneta", "tengo camion", "pick up", "pick it up",
+    "i'll collect", "lo vamos a buscar", "los vamos a buscar",
+)  # fmt: skip
+# Near to a word of ours, and not that word.
+WORDS_OF_THEIR_OWN: Final = keys(
+    "gotera goteras siento verdad casa caso cosas tren gente mesa pasa"
+)
+PARTS_WORDS: Final = {"medio": "0.5", "media": "0.5", "half": "0.5", "cuarto": "0.25"}
+PARTS: Final = {key_of(word): part for word, part in PARTS_WORDS.items()}

@@ -1,0 +1,143 @@
+"""What a message can mean: the values that understanding gives and dialogue takes.
+
+An item is a thing to be quoted as far as it is known; the same value stands for what one
+message says of it and for what a conversation has gathered.
+"""
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any, Literal
+
+from agents.catalogue import Language
+
+Field = Literal["producto", "espesor", "dimensiones", "color", "terminaciones", "nombre"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a customer wants quoted, as far as it has been said; None is unsaid.
+
+    Ids are the catalogue's. Either the sides, for `quantity` pieces of that size, or the
+    area. `finishes` gives the number of sides for each finish.
+    """
+
+    product: str | None = None
+    thickness_mm: Decimal | None = None
+    length_m: Decimal | None = None
+    width_m: Decimal | None = None
+    area_m2: Decimal | None = None
+    quantity: int | None = None
+    colour: str | None = None
+    finishes: tuple[tuple[str, int], ...] | None = None
+    anchors: bool | None = None
+    freight: bool | None = None
+
+    @property
+    def sized(self) -> bool:
+        return self.area_m2 is not None or (self.length_m is not None and self.width_m is not None)
+
+    def to_document(self) -> dict[str, Any]:
+        """For JSON: what is unsaid is left out, Decimals are strings."""
+        document: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Decimal):
+                document[each.name] = format(value, "f")
+            elif isinstance(value, tuple):
+                document[each.name] = [list(pair) for pair in value]
+            elif value is not None:
+                document[each.name] = value
+        return document
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> "Item":
+        known = {each.name for each in fields(Item)}
+        values = {name: value for name, value in document.items() if name in known}
+        for name in ("thickness_mm", "length_m", "width_m", "area_m2"):
+            if values.get(name) is not None:
+                values[name] = Decimal(values[name])
+        if values.get("finishes") is not None:
+            values["finishes"] = tuple((str(i), int(n)) for i, n in values["finishes"])
+        return Item(**values)
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the customer wants by the message, and how sure that is (0 to 1)."""
+
+    name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """Something said about item number `item` of the message that can mean several things.
+
+    Each option is an item with only what that reading would say. Without options it cannot
+    be read as anything that could be offered: ask again.
+    """
+
+    field: Field
+    options: tuple[Item, ...] = ()
+    item: int = 0
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Something asked for that the catalogue does not have; `said` is safe to repeat."""
+
+    field: Field
+    said: str
+    item: int = 0
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What the conversation is about, for messages that make no sense without it.
+
+    `asked`: the fields that were asked for last. `product`: of the item asked about.
+    `options`: the readings that were offered to choose from. `language`: of the
+    conversation so far. `missing_side` is "length" or "width" where the other is known.
+    """
+
+    asked: tuple[str, ...] = ()
+    product: str | None = None
+    options: tuple[Item, ...] = ()
+    language: Language = "es"
+    missing_side: str | None = None
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What a message says.
+
+    `intents` come surest first; several at once are usual. `items` are what is to be
+    quoted, in the order said, each with what was said of it. `topics` are what is asked:
+    ids of catalogue topics, or of the cues named ask_* without the prefix, `about` and
+    `about_thicknesses_mm` what that is asked of. `choice` is which of the hint's options
+    the message chose. `added`: the items come on top of those before; `removed`: products
+    that are no longer wanted.
+    """
+
+    language: Language
+    intents: tuple[Intent, ...] = ()
+    items: tuple[Item, ...] = ()
+    unclear: tuple[Unclear, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    topics: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    about_thicknesses_mm: tuple[Decimal, ...] = ()
+    choice: int | None = None
+    name: str | None = None
+    phones: tuple[str, ...] = ()
+    added: bool = False
+    removed: tuple[str, ...] = ()
+    numbers_left: int = 0
+
+    def wants(self, *names: str) -> bool:
+        """Whether the message has any of these intents."""
+        return any(intent.name in names for intent in self.intents)
+
+    @property
+    def confidence(self) -> float:
+        return self.intents[0].confidence if self.intents else 0.0

@@ -1,0 +1,1534 @@
+"""What a customer's message says: language, wishes, and the things to be quoted.
+
+Keeps secret the grammar of how people write measures and orders. A message is read once
+into tokens; each pass takes the tokens that it understands, the surest reading first, so
+that a number is never used twice (a phone number is no thickness, the 5 of "10x5" no
+number of sides). What can be read in more than one way becomes an `Unclear` with the
+readings, for the dialogue to ask; it is never settled by a guess.
+
+Pure: the same text, catalogue and hint give the same understanding, for any text, in time
+linear in its length.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from decimal import Decimal
+from typing import Any, Final
+
+import phonenumbers
+
+from agents.catalogue import Catalogue, Language
+from agents.conversation import lexicon as lx
+from agents.conversation.assembly import CORE, Event, assemble, size_of, sized_item
+from agents.conversation.lexicon import key_of
+from agents.conversation.meaning import Hint, Intent, Item, Unclear, Understanding, Unknown
+from agents.conversation.measures import (
+    Measure,
+    areas_of,
+    count_of,
+    in_metres,
+    in_mm,
+    sides_m,
+    tidy,
+)
+from agents.conversation.passage import ENDS, Passage
+from agents.conversation.reading import Token, read
+from agents.conversation.vocabulary import MAX_UNKNOWN_WORDS, Phrases, Vocabulary, vocabulary_of
+
+
+def understand(text: str, catalogue: Catalogue, hint: Hint | None = None) -> Understanding:
+    """Read a message. Never raises, whatever the text; text is data and nothing else."""
+    return _Reading(read(text), vocabulary_of(catalogue), catalogue, hint or Hint()).result()
+
+
+# --- The passes ---------------------------------------------------------------------------
+
+
+_NAME_CUES: Final = Phrases((phrase, phrase) for phrase in lx.NAME_CUES)
+_PICK_UP: Final = Phrases((phrase, True) for phrase in lx.PICK_UP_CUES)
+_WEAK_QUOTE: Final = lx.keys(
+    "quiero quisiera querria necesito preciso necesitaria precisaria busco valor costo cost want "
+    "need for like"
+)
+_ASKS_ANYWHERE: Final = frozenset(
+    f"ask_{topic}"
+    for topic in (
+        "description", "compare", "products", "price_factors", "thicknesses", "colours",
+    )
+)  # fmt: skip
+_BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
+
+
+class _Reading(Passage):
+    """One message on its way to an Understanding."""
+
+    def __init__(
+        self, tokens: Sequence[Token], words: Vocabulary, catalogue: Catalogue, hint: Hint
+    ) -> None:
+        super().__init__(tokens, words)
+        self.catalogue = catalogue
+        self.hint = hint
+        self.used = [False] * len(tokens)
+        self.events: list[Event] = []
+        self.product_places: set[int] = set()
+        self.size_places: set[int] = set()
+        self.core_sentences: set[int] = set()
+        self.measures: list[Measure] = []
+        self.phones: list[str] = []
+        self.name: str | None = None
+        self.removed: list[str] = []
+
+    def result(self) -> Understanding:
+        language = self._language()
+        self._phones()
+        self._name()
+        self._numbers_of_other_things()
+        self._products()
+        self._measures()
+        self._chains()
+        self._sides_said_apart()
+        self._areas()
+        self._thicknesses_with_units()
+        self._quantities()
+        self._finishes()
+        self._colours()
+        self._anchors_and_freight()
+        self._bare_numbers()
+        self._metres_alone()
+        self._numbers_left_over()
+        about, about_thicknesses = self._set_questions_apart()
+        items, unclear, unknown = assemble(self, self.events)
+        choice = self._choice(items)
+        if choice is not None:
+            unclear = tuple(each for each in unclear if each.options)
+        topics = self._topics(bool(items))
+        left = sum(1 for each in self.measures if not self.used[each.start])
+        understanding = Understanding(
+            language=language,
+            items=items,
+            unclear=unclear,
+            unknown=unknown,
+            topics=topics,
+            about=about,
+            about_thicknesses_mm=about_thicknesses,
+            choice=choice,
+            name=self.name,
+            phones=tuple(self.phones),
+            added=self._added(),
+            removed=tuple(self.removed),
+            numbers_left=left,
+        )
+        return replace(understanding, intents=self._intents(understanding))
+
+    # - words and sentences -
+
+    def _take(self, start: int, end: int) -> None:
+        for at in range(max(start, 0), min(end, len(self.used))):
+            self.used[at] = True
+
+    def _language(self) -> Language:
+        spanish = sum(
+            1
+            for key, raw in zip(self.keys, self.raw, strict=True)
+            if key in lx.ES_KEYS or raw in lx.ES_KEYS
+        )
+        english = sum(
+            1
+            for key, raw in zip(self.keys, self.raw, strict=True)
+            if key in lx.EN_KEYS or raw in lx.EN_KEYS
+        )
+        if spanish == english:
+            return self.hint.language
+        return "es" if spanish > english else "en"
+
+    # - what is no measure -
+
+    def _phones(self) -> None:
+        at = 0
+        while at < len(self.tokens):
+            if self.tokens[at].kind != "number" or self.tokens[at].spelled:
+                at += 1
+                continue
+            end, digits = at, ""
+            plus = at > 0 and self.tokens[at - 1].text == "+"
+            groups = 0
+            while end < len(self.tokens) and len(digits) <= 15:
+                token = self.tokens[end]
+                if token.kind == "number" and not token.spelled and "/" not in token.text:
+                    digits += "".join(char for char in token.text if char.isdigit())
+                    groups += 1
+                elif token.text not in ("-", "(", ")", "."):
+                    break
+                end += 1
+            enough = 8 <= len(digits) <= 15
+            looks = (
+                plus or digits.startswith("0") or groups == 1 or digits.startswith(("598", "54"))
+            )
+            if enough and looks:
+                phone = _phone(digits, plus)
+                if phone is not None:
+                    self.phones.append(phone)
+                    self._take(at, end)
+                elif groups == 1:
+                    self._take(at, end)
+            at = max(end, at + 1)
+
+    def _name(self) -> None:
+        for at in range(len(self.tokens)):
+            found = _NAME_CUES.at(self.raw, at)
+            if found is None:
+                continue
+            cue, end = found
+            if self.key(end) in (":", "es", "is"):
+                end += 1
+            taken = self._name_at(end, needs_capital=cue in lx.NAME_CUES_NEED_CAPITAL)
+            if taken is not None:
+                self.name = " ".join(
+                    self.tokens[each].text.capitalize() for each in range(end, taken)
+                )
+                self._take(at, taken)
+                return
+        if "nombre" in self.hint.asked and self.name is None:
+            words = [token for token in self.tokens if token.kind == "word"]
+            plain_words = all(
+                token.kind == "word" or token.text in (".", "!", ",") for token in self.tokens
+            )
+            if plain_words and 1 <= len(words) <= 4 and self._name_at(0, needs_capital=False):
+                end = self._name_at(0, needs_capital=False) or 0
+                if all(self.tokens[each].kind == "mark" for each in range(end, len(self.tokens))):
+                    self.name = " ".join(self.tokens[e].text.capitalize() for e in range(end))
+                    self._take(0, end)
+
+    def _name_at(self, start: int, needs_capital: bool) -> int | None:
+        """Where the name ends that begins here, or None where none does."""
+        end = start
+        while end < min(start + 4, len(self.tokens)):
+            token = self.tokens[end]
+            if end > start and self._joins_names(end):
+                end += 1
+                continue
+            capital = token.text[0].isupper()
+            ordinary = token.key in lx.FILLER_KEYS or token.key in lx.NOT_NAME_KEYS
+            known = token.key in self.words.known or token.word in self.words.known
+            if token.kind != "word" or len(token.text) < 2 or len(token.text) > 20 or ordinary:
+                break
+            if end == start and (needs_capital and not capital):
+                break
+            # Blanco, Rosa, Casas are names too, where a capital says so.
+            if known and not (capital and (end > start or not needs_capital)):
+                break
+            if end > start and not capital and end + 1 < len(self.tokens):
+                follows = self.tokens[end + 1]
+                if follows.kind != "mark" and follows.key not in lx.AND_KEYS:
+                    break
+            end += 1
+        return end if end > start else None
+
+    def _joins_names(self, at: int) -> bool:
+        """The "del" of "Construcciones del Sur"."""
+        after = self.tokens[at + 1] if at + 1 < len(self.tokens) else None
+        joins = self.key(at) in ("de", "del", "la", "los")
+        return joins and after is not None and after.kind == "word" and after.text[0].isupper()
+
+    def _numbers_of_other_things(self) -> None:
+        for at, token in enumerate(self.tokens):
+            if token.kind != "number" or self.used[at]:
+                continue
+            before, after = self.key(at - 1), self.key(at + 1)
+            if before in ("/", ":") and self._is_date_or_time(at):
+                self._take(at - 2, at + 1)
+            elif (
+                (after in lx.OF_KEYS and self.key(at + 2) in lx.MONTH_KEYS)
+                or after in lx.MONTH_KEYS
+                or (before in lx.MONTH_KEYS and not token.spelled)
+                or after in lx.MONEY_KEYS
+                or before in lx.MONEY_KEYS
+                or after == "%"
+                or (after == "por" and self.key(at + 2) == "siento")
+                or after in lx.TIME_KEYS
+                or after in lx.COUNTED_ELSEWHERE_KEYS
+                or (before == "las" and self.key(at - 2) in ("a", "al"))
+                or self._in_an_address(at)
+            ):
+                self._take(at, at + 1)
+
+    def _is_date_or_time(self, at: int) -> bool:
+        """Whether the number ends a "15/3" or "10:30"."""
+        if at < 2 or not self.tokens[at].glued or not self.tokens[at - 1].glued:
+            return False
+        first, second = self.tokens[at - 2], self.tokens[at]
+        if self.key(at + 1) in lx.UNITS_BY_KEY or first.value is None or second.value is None:
+            return False
+        if self.key(at - 1) == ":":
+            return first.value <= 24 and len(second.text) == 2
+        return first.value <= 31 and second.kind == "number"
+
+    def _in_an_address(self, at: int) -> bool:
+        after = self.key(at + 1)
+        if after in lx.UNITS_BY_KEY or after in lx.TIMES_KEYS:
+            return False
+        before = self.key(at - 1)
+        if before in (".", ":", "#"):
+            before = self.key(at - 2)
+        if before in lx.ADDRESS_KEYS:
+            return True
+        streets = ("kaye", "street", "ruta", "road", "abenida", "abda", "bulebar", "av", "bv")
+        return any(
+            self.key(at - back) in streets and all(
+                self.is_unknown_word(at - between) for between in range(1, back)
+            )
+            for back in range(2, 5)
+        )  # fmt: skip
+
+    # - products -
+
+    def _products(self) -> None:
+        budget = MAX_UNKNOWN_WORDS
+        at = 0
+        while at < len(self.tokens):
+            if self.used[at] or self.tokens[at].kind != "word":
+                at += 1
+                continue
+            found = self.words.products.at(self.raw, at) or self.words.products.at(self.keys, at)
+            if found is not None and self._not_wanted(at):
+                self._take(at, found[1])
+                if self.key(at - 1) in lx.REMOVE_KEYS or self.key(at - 2) in lx.REMOVE_KEYS:
+                    self.removed.append(found[0])
+                at = found[1]
+                continue
+            if found is not None:
+                at = self._product(at, found[1], found[0])
+                continue
+            other = self.words.other_products.at(self.keys, at)
+            if other is not None:
+                said, end = other
+                self._event(at, end, "product", {"product": ""}, unknown=Unknown("producto", said))
+                at = end
+                continue
+            if budget and self._is_unknown_raw(at):
+                budget -= 1
+                end = self._product_like(at)
+                if end:
+                    at = end
+                    continue
+            at += 1
+        self._products_by_a_word()
+
+    def _not_wanted(self, at: int) -> bool:
+        """ "no quiero isodec", "sacale la lana de roca"."""
+        back = at - 1
+        while back >= 0 and self.key(back) in lx.ARTICLE_KEYS:
+            back -= 1
+        if self.key(back) in lx.REMOVE_KEYS:
+            return True
+        verb = self.key(back) in lx.NOT_WANTED_VERB_KEYS
+        return verb and self.key(back - 1) in lx.NOT_KEYS
+
+    def _is_unknown_raw(self, at: int) -> bool:
+        token = self.tokens[at]
+        return token.kind == "word" and token.key not in lx.FILLER_KEYS and (
+            token.key not in self.words.known or len(token.key) <= 3
+        )  # fmt: skip
+
+    def _product_like(self, at: int) -> int:
+        """A misspelt name of one to four words; gives where it ends, 0 if there is none."""
+        best: tuple[int, str, bool] | None = None
+        joined = ""
+        for size in range(1, 5):
+            place = at + size - 1
+            if place >= len(self.tokens) or self.tokens[place].kind != "word" or self.used[place]:
+                break
+            joined += self.tokens[place].word
+            if size == 1 and len(joined) < 5:
+                continue
+            if size > 1 and self.tokens[place].key in lx.UNITS_BY_KEY:
+                break
+            guess = self.words.product_like(key_of(joined))
+            if guess is not None and (guess.sure or best is None):
+                best = (place + 1, guess.product, guess.sure)
+                if guess.sure and size > 1:
+                    break
+        if best is None:
+            return 0
+        end, product, sure = best
+        if sure:
+            return self._product(at, end, product)
+        self._guess(at, end, product)
+        return end
+
+    def _products_by_a_word(self) -> None:
+        """ "lana" for lana de roca: only as an answer, or to ask whether that is meant."""
+        named = {event.values["product"] for event in self.events if event.kind == "product"}
+        for at in range(len(self.tokens)):
+            product = None if self.used[at] else self.words.product_word(self.keys[at])
+            if product is None or product in named:
+                continue
+            if "producto" in self.hint.asked and not named:
+                self._product(at, at + 1, product)
+            else:
+                self._guess(at, at + 1, product)
+            named.add(product)
+
+    def _product(self, at: int, end: int, product: str) -> int:
+        self._event(at, end, "product", {"product": product})
+        return end
+
+    def _guess(self, at: int, end: int, product: str) -> None:
+        self._unclear(at, end, Unclear("producto", (Item(product=product),)))
+
+    def _event(
+        self,
+        at: int,
+        end: int,
+        kind: str,
+        values: dict[str, Any] | None = None,
+        unclear: Unclear | None = None,
+        unknown: Unknown | None = None,
+    ) -> None:
+        self.events.append(Event(at, end, kind, values or {}, unclear, unknown))
+        if kind == "product" or (unclear is not None and unclear.field == "producto"):
+            self.product_places.update(range(at, end))
+        elif kind == "size":
+            self.size_places.update(range(at, end))
+        if kind in CORE:
+            self.core_sentences.add(self.sentence[at])
+        self._take(at, end)
+
+    def _unclear(self, at: int, end: int, unclear: Unclear) -> None:
+        self._event(at, end, "unclear", unclear=unclear)
+
+    # - measures -
+
+    def _measures(self) -> None:
+        self.labels_come_first = self._labels_come_first()
+        at = 0
+        while at < len(self.tokens):
+            measure = self._measure_at(at)
+            if measure is None:
+                at += 1
+                continue
+            self._label(measure)
+            self.measures.append(measure)
+            at = max(measure.end, at + 1)
+
+    def _labels_come_first(self) -> bool:
+        """Whether it is "largo 10 ancho 5" and not "10 largo 5 ancho"."""
+        labels = [at for at, key in enumerate(self.keys) if key in lx.SIDES]
+        if not labels:
+            return False
+        after = labels[-1] + 1
+        if self.key(after) in (":", "=", "de"):
+            after += 1
+        counts = self.key(after + 1) in lx.PIECE_KEYS or self.key(after + 1) in lx.PLACE_KEYS
+        if self.key(after) != "#" or counts:
+            return False
+        before = labels[0] - 1
+        if self.key(before) in lx.UNITS_BY_KEY:
+            return lx.UNITS_BY_KEY[self.key(before)] in ("mm", "cm")
+        if self.key(before) != "#":
+            return True
+        before -= 1
+        while self.key(before) in ("de", ":", ","):
+            before -= 1
+        return before in self.product_places or self.key(before) in lx.THICKNESS_KEYS
+
+    def _measure_at(self, at: int) -> Measure | None:
+        token = self.tokens[at]
+        if self.used[at]:
+            return None
+        if token.kind == "word":
+            # "metro y medio", "medio metro"
+            if lx.UNITS_BY_KEY.get(token.key) == "m" and self.key(at + 1) in lx.AND_KEYS:
+                part = lx.PARTS.get(self.key(at + 2))
+                if part is not None:
+                    return Measure(at, at + 3, (1 + Decimal(part),), "m")
+            part = lx.PARTS.get(token.key)
+            if part is not None and lx.UNITS_BY_KEY.get(self.key(at + 1)) == "m":
+                return Measure(at, at + 2, (Decimal(part),), "m")
+            return None
+        if token.kind != "number":
+            return None
+        measure = Measure(at, at + 1, token.values)
+        measure.of = self.key(at - 1) in lx.OF_KEYS
+        self._read_unit(measure)
+        return measure
+
+    def _read_unit(self, measure: Measure) -> None:
+        after = self.key(measure.end)
+        unit = lx.UNITS_BY_KEY.get(after)
+        if unit is not None:
+            measure.unit = unit
+            measure.end += 1
+            if unit == "m":
+                self._read_after_metres(measure)
+        elif after in lx.SQUARE_BEFORE_KEYS and lx.UNITS_BY_KEY.get(self.key(measure.end + 1)):
+            inner = lx.UNITS_BY_KEY[self.key(measure.end + 1)]
+            measure.unit = "m2" if inner == "m" else "other"
+            measure.end += 2
+        elif after in lx.SQUARE_KEYS:
+            measure.unit = "m2"
+            measure.end += 1
+        elif after == "in" and self.key(measure.end + 1) in lx.THICKNESS_KEYS:
+            measure.unit = "in"
+            measure.end += 1
+        elif after in ("'", "’"):
+            measure.unit = "ft"
+            measure.end += 1
+
+    def _read_after_metres(self, measure: Measure) -> None:
+        """ "50 metros cuadrados", "6 metros y medio", "2 metros con 40", "2 metros 40 por"."""
+        after, second = self.key(measure.end), self.key(measure.end + 1)
+        if after in lx.SQUARE_KEYS or (after == "2" and self.tokens[measure.end].glued):
+            measure.unit, measure.end = "m2", measure.end + 1
+            return
+        if after in lx.LINEAR_KEYS:
+            measure.linear, measure.end = True, measure.end + 1
+            return
+        if measure.value is None:
+            return
+        part = lx.PARTS.get(second) if after in lx.AND_KEYS else None
+        if part is not None:
+            measure.values = (measure.value + Decimal(part),)
+            measure.end += 2
+            return
+        skip = 1 if after == "kon" or after == "con" else 0
+        place = measure.end + skip
+        if place >= len(self.tokens) or self.tokens[place].kind != "number" or self.used[place]:
+            return
+        centimetres = self.tokens[place].value
+        whole = centimetres is not None and centimetres == centimetres.to_integral_value()
+        if not whole or centimetres is None or not 10 <= centimetres <= 99:
+            return
+        following = self.key(place + 1)
+        thickness = not skip and self._made(centimetres * 10)
+        if lx.UNITS_BY_KEY.get(following) == "cm" and thickness:
+            return  # "8 m 15 cm" is rather a side and a thickness
+        if lx.UNITS_BY_KEY.get(following) == "cm":
+            measure.values = (measure.value + centimetres / 100,)
+            measure.end = place + 2
+        elif following not in lx.UNITS_BY_KEY and (
+            (skip and following not in lx.SIDE_KEYS)
+            or following in lx.TIMES_KEYS
+            or (self._side_after(place + 1) or ("",))[0] in ("length", "width")
+        ):
+            measure.values = (measure.value + centimetres / 100,)
+            measure.end = place + 1
+
+    def _side_after(self, at: int) -> tuple[str, int] | None:
+        """ "de largo", "largo", "wide" after a number: which side, and where it ends."""
+        place = at
+        if self.key(place) in lx.OF_KEYS:
+            place += 1
+        if self.key(place) in lx.ARTICLE_KEYS:
+            place += 1
+        key = self.key(place)
+        if place < len(self.used) and not self.used[place]:
+            if key in lx.SIDES:
+                return lx.SIDES[key], place + 1
+            if key in lx.THICKNESS_KEYS:
+                return "thickness", place + 1
+            if key in lx.AREA_KEYS and place > at:
+                return "area", place + 1
+        return None
+
+    def _label(self, measure: Measure) -> None:
+        """What the measure is of, said before it ("largo: 10") or after it ("10 de largo")."""
+        place = measure.start - 1
+        for _ in range(3):
+            if self.key(place) in ("de", ":", "es", "=", "is", "of", "son", "unos"):
+                place -= 1
+        key = self.key(place)
+        label = None
+        if not self.labels_come_first and self.key(measure.start - 1) in lx.SIDES:
+            key = ""
+        if place >= 0 and not self.used[place] and self.same_sentence(place, measure.start):
+            label = lx.SIDES.get(key) or (
+                "thickness" if key in lx.THICKNESS_KEYS else "area" if key in lx.AREA_KEYS else None
+            )
+            if self.tokens[place].text.lower() == "e" and self.key(place + 1) == "=":
+                label = "thickness"
+        after = self._side_after(measure.end)
+        if self.labels_come_first and self.key(measure.end) in lx.SIDES:
+            after = None
+        if label is not None and not (after is not None and self.key(measure.end) in lx.OF_KEYS):
+            measure.side = label
+            self._take(place, measure.start)
+        elif after is not None:
+            measure.side, end = after
+            self._take(measure.end, end)
+            measure.end = end
+
+    # - sizes -
+
+    def _chains(self) -> None:
+        at = 0
+        while at < len(self.measures):
+            chain = [self.measures[at]]
+            while at + len(chain) < len(self.measures) and self._times_between(
+                chain[-1], self.measures[at + len(chain)]
+            ):
+                chain.append(self.measures[at + len(chain)])
+            if len(chain) > 1:
+                self._chain(chain)
+            at += len(chain)
+
+    def _times_between(self, first: Measure, second: Measure) -> bool:
+        gap = range(first.end, second.start)
+        if not 1 <= len(gap) <= 3 or first.unit == "m2" or second.unit == "other":
+            return False
+        if second.unit == "m2" and (first.unit is not None or self._is_thickness_of_product(first)):
+            return False  # but "10 x 5 m2" is a size
+        if "area" in (first.side, second.side) or "thickness" in (first.side,):
+            return False
+        times = [at for at in gap if self.key(at) in lx.TIMES_KEYS]
+        rest = [self.key(at) for at in gap if self.key(at) not in lx.TIMES_KEYS]
+        if len(times) != 1 or any(key not in ("de", "unos", "los", "el", "of") for key in rest):
+            return False
+        return not any(self.used[at] for at in (first.start, second.start))
+
+    def _chain(self, chain: list[Measure]) -> None:
+        start, end = chain[0].start, chain[-1].end
+        if self._is_taken_off(start):
+            self._event(start, end, "less", unclear=Unclear("dimensiones"))
+            return
+        thickness: Decimal | None = None
+        quantity: int | None = None
+        if len(chain) == 2 and chain[1].unit == "m" and self._first_is_thickness(chain):
+            value = chain[0].value or Decimal(0)
+            self._event(
+                start, chain[0].end, "thickness", {"thickness_mm": in_mm(value, chain[0].unit)}
+            )
+            return  # "100 mm x 10 m": of the size, one side
+        if len(chain) == 3 and self._first_is_thickness(chain):
+            value = chain[0].value or Decimal(0)
+            self._event(
+                start, chain[0].end, "thickness", {"thickness_mm": in_mm(value, chain[0].unit)}
+            )
+            chain = chain[1:]
+            start = chain[0].start
+        if len(chain) == 3:
+            last = chain[2]
+            thickness = self._third_as_thickness(chain)
+            if thickness is not None:
+                chain = chain[:2]
+            elif last.unit is None and self.key(last.end) in lx.PIECE_KEYS:
+                quantity = count_of(last.value)
+                end += 1
+                chain = chain[:2]
+        if len(chain) != 2 or self._negative(start):
+            self._unclear(start, end, Unclear("dimensiones"))
+            return
+        options = sides_m(chain)
+        items = [
+            Item(length_m=length, width_m=width, quantity=quantity) for length, width in options
+        ]
+        if any(each.linear for each in chain) or len(items) != 1:
+            self._unclear(start, end, Unclear("dimensiones", tuple(items)))
+        else:
+            first, second = options[0]
+            if chain[0].side == "width" and chain[1].side != "width":
+                first, second = second, first
+            self._event(start, end, "size", size_of(first, second, quantity))
+        if thickness is not None:
+            self._event(end - 1, end, "thickness", {"thickness_mm": thickness})
+
+    def _is_taken_off(self, start: int) -> bool:
+        """ "menos una ventana de 2x1": the customer knows what is left, we do not."""
+        for at in range(start - 1, max(start - 6, -1), -1):
+            if not self.same_sentence(at, start) or self.used[at] or self.key(at) == "#":
+                return False
+            if self.key(at) in lx.LESS_KEYS:
+                return self.key(at - 1) not in lx.OR_KEYS  # "más o menos 10x5"
+        return False
+
+    def _negative(self, start: int) -> bool:
+        return (
+            self.key(start - 1) == "-"
+            and self.tokens[start].glued
+            and not self.tokens[start - 1].glued
+        )
+
+    def _first_is_thickness(self, chain: list[Measure]) -> bool:
+        """ "isodec 100mm x 10m x 5m", "isodec 100 x 10 x 5"."""
+        first = chain[0]
+        if first.value is None or not self._made(in_mm(first.value, first.unit)):
+            return False
+        if first.unit in ("mm", "cm") and (len(chain) == 3 or chain[1].unit == "m"):
+            return all(each.unit not in ("mm", "cm") for each in chain[1:])
+        return len(chain) == 3 and first.unit is None and self._after_product(first)
+
+    def _third_as_thickness(self, chain: list[Measure]) -> Decimal | None:
+        """ "10x5x100mm", "10 x 5 x 0,10": the third is a thickness where it can be nothing else."""
+        first, second, third = chain
+        value = third.value
+        if value is None:
+            return None
+        if third.unit in ("mm", "cm"):
+            small = all(each.value is not None and each.value <= 60 for each in (first, second))
+            return in_mm(value, third.unit) if small or first.unit or second.unit else None
+        if third.side == "thickness" or (third.unit is None and self._made(value)):
+            return value
+        if third.unit in (None, "m") and value < 1 and self._made(value * 1000):
+            return tidy(value * 1000)
+        return None
+
+    def _sides_said_apart(self) -> None:
+        """ "10 de largo y 5 de ancho", "ancho 5, largo: 10"."""
+        for measure in self.measures:
+            if self.used[measure.start] or measure.side not in ("length", "width"):
+                continue
+            meters = in_metres(measure, default="m")
+            name = f"{measure.side}_m"
+            if len(meters) == 1 and measure.unit not in ("m2", "other"):
+                kind = "size"
+                self._event(measure.start, measure.end, kind, {name: meters[0]})
+            else:
+                self._unclear(measure.start, measure.end, Unclear("dimensiones"))
+
+    def _areas(self) -> None:
+        for at, measure in enumerate(self.measures):
+            if self.used[measure.start]:
+                continue
+            if measure.unit == "other":
+                self._unclear(measure.start, measure.end, Unclear("dimensiones"))
+                continue
+            if measure.unit == "m" and measure.side is None and (other := self._range_before(at)):
+                self._unclear(other.start, measure.end, Unclear("dimensiones"))
+                continue
+            if measure.unit != "m2" and measure.side != "area":
+                continue
+            if self._is_taken_off(measure.start):
+                self._event(measure.start, measure.end, "less", unclear=Unclear("dimensiones"))
+                continue
+            areas = areas_of(measure)
+            other = self._range_before(at)
+            if other is not None:
+                self._take(other.start, other.end)
+                areas = (*areas_of(other), *areas)
+            if len(areas) == 1 and self._is_unit_price(measure):
+                self._take(measure.start, measure.end)
+            elif len(areas) == 1:
+                self._event(measure.start, measure.end, "size", {"area_m2": areas[0]})
+            else:
+                options = tuple(Item(area_m2=area) for area in areas)
+                self._unclear(measure.start, measure.end, Unclear("dimensiones", options))
+
+    def _is_unit_price(self, measure: Measure) -> bool:
+        """ "el precio de 1 m2", "cuánto sale un metro cuadrado": asks for the price of one."""
+        return measure.value == 1 and (
+            self.tokens[measure.start].spelled or self.key(measure.start - 1) in ("x", "por", "per")
+        )
+
+    def _range_before(self, at: int) -> Measure | None:
+        """ "entre 50 y 60 m2", "50 o 60 m2", "50/60 m2": the other end of the range."""
+        if at == 0:
+            return None
+        measure, other = self.measures[at], self.measures[at - 1]
+        gap = [self.key(place) for place in range(other.end, measure.start)]
+        between = self.key(other.start - 1) in lx.RANGE_KEYS
+        ranged = gap in (["o"], ["a"], ["-"], ["u"], ["or"], ["to"], ["/"]) or (
+            between and gap in (["y"], ["and"])
+        )
+        free = not self.used[other.start] and other.side is None
+        if ranged and free and other.unit in (None, "m", "m2"):
+            return other
+        return None
+
+    # - thickness -
+
+    def _thicknesses_with_units(self) -> None:
+        for measure in self.measures:
+            if self.used[measure.start] or measure.value is None:
+                continue
+            value = measure.value
+            if measure.side == "thickness":
+                self._labelled_thickness(measure, value)
+            elif measure.unit in ("mm", "cm", "in") and measure.side is None:
+                thickness = in_mm(value, measure.unit)
+                if thickness <= 500:
+                    self._event(
+                        measure.start, measure.end, "thickness", {"thickness_mm": thickness}
+                    )
+                else:
+                    self._unclear(measure.start, measure.end, Unclear("dimensiones"))
+
+    def _labelled_thickness(self, measure: Measure, value: Decimal) -> None:
+        if measure.unit == "m":
+            value *= 1000
+        elif measure.unit is not None:
+            value = in_mm(value, measure.unit)
+        elif value * 10 in self.words.thicknesses_mm and value not in self.words.thicknesses_mm:
+            option = Item(thickness_mm=value * 10)
+            self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
+            return
+        self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
+
+    def _bare_numbers(self) -> None:
+        """Numbers without a unit: a thickness where they can be nothing else."""
+        free = [m for m in self.measures if not self.used[m.start] and m.side is None]
+        sized = any(event.kind == "size" for event in self.events)
+        thick = any(event.kind == "thickness" for event in self.events)
+        if "dimensiones" in self.hint.asked and not sized:
+            told: list[Measure] = []
+            open_to: list[Measure] = []
+            for measure in free:
+                (told if self._spoken_for(measure) else open_to).append(measure)
+            free = told + self._bare_sides(open_to, thick)
+        for measure in free:
+            if self.used[measure.start] or measure.unit is not None or measure.value is None:
+                continue
+            self._bare_thickness(measure)
+
+    def _bare_sides(self, free: list[Measure], thick: bool) -> list[Measure]:
+        """Answers to the question for the size: "10 y 5", "5", "100 10 5"."""
+        free = [each for each in free if each.unit in (None, "m")]
+        asked_thickness = "espesor" in self.hint.asked and not thick
+        sides = list(free)
+        if asked_thickness and len(sides) == 3 and sides[0].value in self.words.thicknesses_mm:
+            sides = sides[1:]
+        elif asked_thickness and len(sides) != 2:
+            return free
+        elif asked_thickness and any(each.unit is None for each in sides):
+            return [each for each in free if each.of]
+        if len(sides) == 2:
+            options = sides_m(sides)
+            if len(options) == 1 and self._near(sides[0], sides[1]):
+                values = size_of(*options[0], None)
+                self._event(sides[0].start, sides[1].end, "size", values)
+                return [each for each in free if each not in sides]
+        if len(sides) == 1 and not asked_thickness and not sides[0].of:
+            metres = in_metres(sides[0], default="m")
+            if self.hint.missing_side and len(metres) == 1:
+                self._event(
+                    sides[0].start, sides[0].end, "size", {f"{self.hint.missing_side}_m": metres[0]}
+                )
+            elif len(metres) == 1:
+                self._area_or_length(sides[0], metres[0])
+            return []
+        return free
+
+    def _spoken_for(self, measure: Measure) -> bool:
+        """Whether a bare number is told to be something else by the words around it."""
+        return self.is_unknown_word(measure.end) or self._after_product(measure)
+
+    def _near(self, first: Measure, second: Measure) -> bool:
+        return all(
+            self.key(at) in lx.JOIN_KEYS or self.key(at) in lx.FILLER_KEYS or self.key(at) in "/-"
+            for at in range(first.end, second.start)
+        )
+
+    def _after_product(self, measure: Measure) -> bool:
+        """Whether a product comes right before: "isodec de 100", "isodec: 100"."""
+        before = measure.start - 1
+        for _ in range(3):
+            if before >= 0 and self.key(before) in _BARE_GAP and not self.used[before]:
+                before -= 1
+        return before in self.product_places
+
+    def _bare_thickness(self, measure: Measure) -> None:
+        value = measure.value
+        after_product = self._after_product(measure)
+        if value is None or (self.is_unknown_word(measure.end) and not after_product):
+            return
+        if self.key(measure.end) in lx.PIECE_KEYS or self.key(measure.end) in lx.PLACE_KEYS:
+            return
+        asked = self.hint.asked == ("espesor",) or ("espesor" in self.hint.asked and not measure.of)
+        made = self._made(value)
+        before = self.key(measure.start - 2) if measure.of else ""
+        of_a_place = before in lx.PLACE_KEYS or self.is_unknown_word(measure.start - 2)
+        if lx.UNITS_BY_KEY.get(self.key(measure.start - 1)) == "m":
+            return  # "10 metros 50" is a length or a length and a thickness
+        if made and (after_product or asked or not of_a_place or not measure.of):
+            self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
+        elif self._made(value * 10) and value <= 30 and (after_product or asked or measure.of):
+            if after_product or asked or not of_a_place:
+                option = Item(thickness_mm=value * 10)
+                self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
+        elif (
+            15 <= value <= 500
+            and (
+                after_product
+                or asked
+                or (measure.of and not of_a_place and self.has_cue("correction"))
+            )
+        ) or (asked and self.hint.asked == ("espesor",)):
+            self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
+
+    def _made(self, value: Decimal) -> bool:
+        return value in self.words.thicknesses_mm
+
+    # - sizes that need more than a number -
+
+    def _quantities(self) -> None:
+        """ "3 de 2x1", "8 paneles de 10 m", "2x1, 3 unidades"."""
+        sizes = sorted((e for e in self.events if e.kind == "size"), key=lambda e: e.at)
+        unclear = [
+            e for e in self.events if e.unclear is not None and e.unclear.field == "dimensiones"
+        ]
+        places = {event.at: event for event in (*sizes, *unclear)}
+        for index, measure in enumerate(self.measures):
+            count = count_of(measure.value)
+            if self.used[measure.start] or measure.unit or measure.side or count is None:
+                continue
+            noun = self.key(measure.end)
+            counted = noun in lx.PIECE_KEYS or noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS
+            if not counted and (measure.of or self._is_thickness_of_product(measure)):
+                continue
+            bound = self._counted_size(measure, places)
+            if bound is not None:
+                self._bind_count(measure, bound, count, noun)
+            elif noun in lx.PIECE_KEYS:
+                self._pieces(index, count, sizes)
+            elif noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS:
+                self._places_counted(measure, count, sizes)
+
+    def _counted_size(self, measure: Measure, places: dict[int, Event]) -> Event | None:
+        """The size that a number counts: "3 de 2x1", "dos techos de 6x4", "3 isodec de 2x1"."""
+        at = measure.end
+        words = 0
+        seen_of = False
+        for _ in range(8):
+            if at in places:
+                return places[at] if seen_of else None
+            if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
+                return None
+            key = self.key(at)
+            if key in ("de", "of"):
+                seen_of = True
+            elif self.used[at] or self.tokens[at].kind == "number":
+                if words == 0 and not seen_of and not self._starts_product(at):
+                    return None
+                if self._in_size(at):
+                    return None
+            elif self.tokens[at].kind == "word" and not seen_of and key not in lx.AND_KEYS:
+                words += 1
+                if words > 2:
+                    return None
+            elif key not in lx.ARTICLE_KEYS and key != ",":
+                return None
+            at += 1
+        return None
+
+    def _starts_product(self, at: int) -> bool:
+        return at in self.product_places
+
+    def _in_size(self, at: int) -> bool:
+        return at in self.size_places
+
+    def _bind_count(self, measure: Measure, size: Event, count: int, noun: str) -> None:
+        if size.kind != "size":
+            self._take(measure.start, measure.end)
+            return
+        if "area_m2" in size.values:
+            # "3 de 20 m2": of each, or in all?
+            area = size.values["area_m2"]
+            options = (Item(area_m2=area * count), Item(area_m2=area))
+            if count > 1:
+                self._doubt(size, options)
+            self._take(measure.start, measure.end)
+        elif noun in lx.SLOPE_KEYS and count > 1:
+            self._doubt(size, (sized_item(size, count), sized_item(size, None)))
+            self._take(measure.start, measure.end + 1)
+        elif noun in ("de", "of") and self._made(Decimal(count)) and "length_m" in size.values:
+            # "50 de 2x1": fifty pieces, or 50 mm?
+            thick = replace(sized_item(size, None), thickness_mm=Decimal(count))
+            self._doubt(size, (sized_item(size, count), thick))
+            self._take(measure.start, measure.end)
+        else:
+            size.values["quantity"] = count
+            size.at = measure.start
+            self._take(measure.start, measure.end + 1)
+
+    def _is_thickness_of_product(self, measure: Measure) -> bool:
+        value = measure.value
+        return self._after_product(measure) and value is not None and (
+            self._made(value) or self._made(value * 10)
+        )  # fmt: skip
+
+    def _doubt(self, size: Event, options: tuple[Item, ...]) -> None:
+        size.kind, size.values = "unclear", {}
+        size.unclear = Unclear("dimensiones", options)
+
+    def _pieces(self, index: int, count: int, sizes: list[Event]) -> None:
+        """Pieces that are counted apart from their size: the nearest size before, or after."""
+        measure = self.measures[index]
+        length = self._length_of_pieces(index)
+        if length is not None:
+            metres = in_metres(length, default="m")
+            if len(metres) == 1:
+                values = {"length_m": metres[0], "quantity": count}
+                self._event(measure.start, measure.end + 1, "size", values)
+                self._take(length.start, length.end)
+                return
+        place = bisect_left(sizes, measure.start, key=lambda event: event.at)
+        near = sizes[max(place - 1, 0) : place] or sizes[place : place + 1]
+        near = [event for event in near if "area_m2" not in event.values]
+        if (
+            near
+            and near[0].kind == "size"
+            and "quantity" not in near[0].values
+            and len(near[0].values) == 2
+        ):
+            near[0].values["quantity"] = count
+            self._take(measure.start, measure.end + 1)
+        elif not sizes or (near and len(near[0].values) == 1):
+            self._event(measure.start, measure.end + 1, "size", {"quantity": count})
+        else:  # of an area: how it is cut makes no difference
+            self._take(measure.start, measure.end + 1)
+
+    def _length_of_pieces(self, index: int) -> Measure | None:
+        """The 10 m of "8 paneles de 10 m", also with the product between."""
+        measure = self.measures[index]
+        for other in self.measures[index + 1 : index + 4]:
+            if other.start <= measure.end or other.start - measure.end > 7:
+                continue
+            if other.unit in ("m", "cm") and other.of and not self.used[other.start]:
+                if other.unit == "cm" and not other.linear:
+                    return None
+                if self.same_sentence(measure.start, other.start):
+                    return other
+        return None
+
+    def _places_counted(self, measure: Measure, count: int, sizes: list[Event]) -> None:
+        """ "2 techos, 10x5": each of them, or both together? As many sizes say it clearly."""
+        self._take(measure.start, measure.end + 1)
+        here = [
+            event for event in sizes[: count + 1]
+            if event.kind == "size" and {"length_m", "width_m"} <= event.values.keys()
+        ]  # fmt: skip
+        if count < 2 or len(here) == count:
+            return
+        if len(here) == 1 and "quantity" not in here[0].values:
+            if self.said & lx.EACH_KEYS:
+                here[0].values["quantity"] = count
+            else:
+                self._doubt(here[0], (sized_item(here[0], count), sized_item(here[0], None)))
+
+    def _metres_alone(self) -> None:
+        """ "50 metros" may be square metres or a length."""
+        if any(event.kind == "size" for event in self.events):
+            return
+        about_a_quote = bool(self.events) or self.has_cue("quote_request") or self.hint.asked
+        free = [
+            each for each in self.measures
+            if each.unit == "m" and not each.side and not self.used[each.start]
+        ]  # fmt: skip
+        if len(free) == 2 and about_a_quote and not any(each.linear for each in free):
+            options = tuple(Item(length_m=a, width_m=b) for a, b in sides_m(free))
+            self._unclear(free[0].start, free[1].end, Unclear("dimensiones", options))
+            return
+        for measure in free if about_a_quote else ():
+            metres = in_metres(measure, default="m")
+            if len(metres) != 1:
+                continue
+            if measure.linear:
+                self._event(measure.start, measure.end, "size", {"length_m": metres[0]})
+            elif self.hint.missing_side:
+                self._event(
+                    measure.start, measure.end, "size", {f"{self.hint.missing_side}_m": metres[0]}
+                )
+            elif not self.is_question(self.sentence[measure.start]):
+                self._area_or_length(measure, metres[0])
+            return
+
+    def _numbers_left_over(self) -> None:
+        """ "10x5, quiero 2": a number that nothing explains, beside a size, may be of pieces."""
+        sizes = [event for event in self.events if event.kind == "size"]
+        if len(sizes) != 1 or "quantity" in sizes[0].values:
+            return
+        for measure in self.measures:
+            count = count_of(measure.value)
+            free = not self.used[measure.start] and measure.unit is None and not measure.side
+            if not free or count is None or not 2 <= count <= 100:
+                continue
+            if self.is_unknown_word(measure.end) or self._names_something(measure.end):
+                continue
+            one = sized_item(sizes[0], None)
+            if one.area_m2 is not None:
+                several = replace(one, area_m2=one.area_m2 * count)
+            elif one.length_m is not None and one.width_m is not None:
+                several = replace(one, quantity=count)
+            else:
+                continue
+            self._doubt(sizes[0], (several, one))
+            self._take(measure.start, measure.end)
+            return
+
+    def _names_something(self, at: int) -> bool:
+        return self.key(at) in lx.PLACE_KEYS or self.key(at) in lx.COUNTED_ELSEWHERE_KEYS
+
+    def _area_or_length(self, measure: Measure, value: Decimal) -> None:
+        options = (Item(area_m2=value), Item(length_m=value))
+        self._unclear(measure.start, measure.end, Unclear("dimensiones", options))
+
+    # - finishes, colours, what is included -
+
+    def _finishes(self) -> None:
+        self.measure_ends = {measure.end: measure for measure in self.measures}
+        for at in range(len(self.tokens)):
+            if self.used[at]:
+                continue
+            found = self.words.finishes.at(self.keys, at)
+            if found is None or self._is_substrate(at) or self.raw[at] in lx.WORDS_OF_THEIR_OWN:
+                continue
+            finish, end = found
+            if self._denied(at):
+                self._event(at, end, "finish", {"finish": finish, "sides": 0})
+                continue
+            sides = self._sides_counted(at, end)
+            if sides is None:
+                options = tuple(
+                    Item(finishes=((finish, count),))
+                    for count in range(1, self.catalogue.max_finish_sides + 1)
+                )
+                self._unclear(at, end, Unclear("terminaciones", options))
+            else:
+                self._event(at, end, "finish", {"finish": finish, "sides": sides})
+
+    def _is_substrate(self, at: int) -> bool:
+        """ "sobre losa de hormigón" is what it is put on, not a finish."""
+        for back in range(1, 4):
+            place = at - back
+            if place < 0 or not self.same_sentence(place, at):
+                return False
+            key = self.key(place)
+            if key in lx.SUBSTRATE_KEYS:
+                return True
+            if key in lx.WITH_KEYS or key in lx.FINISH_KEYS or key == "," or self.used[place]:
+                return False
+        return False
+
+    def _denied(self, at: int) -> bool:
+        """ "sin gotero", "no quiero gotero"; the no of "sin flete, gotero" is another's."""
+        for place in range(at - 1, max(at - 4, -1), -1):
+            key = self.key(place)
+            if not self.same_sentence(place, at) or key in (",", "y", "e", "and"):
+                return False
+            if key in lx.NOT_KEYS or self.tokens[place].word in lx.NOT_KEYS:
+                optional = lx.ANCHOR_KEYS | lx.FREIGHT_KEYS
+                of_another = key in ("no", "not") and self.key(place - 1) in optional  # "flete no"
+                return not of_another or self.key(place + 1) in lx.NOT_WANTED_VERB_KEYS
+            if self.used[place] or key in lx.ANCHOR_KEYS or key in lx.FREIGHT_KEYS:
+                return False
+            if key in lx.WITH_KEYS or self.tokens[place].kind == "number":
+                return False
+        return False
+
+    def _sides_counted(self, at: int, end: int) -> int | None:
+        """How many sides get the finish: "en 2 lados", "4 goteros", "todos los lados"."""
+        before = self._measure_ending(at)
+        if before is not None:
+            count = count_of(before.value)
+            if count is not None and count <= 12:
+                self._take(before.start, before.end)
+                return count
+        named: set[str] = set()
+        count = None
+        for place in range(end, min(end + 9, len(self.tokens))):
+            key = self.key(place)
+            if not self.same_sentence(at, place) or self.words.finishes.at(self.keys, place):
+                break
+            if key in (",", "y", "and") and (
+                count is not None or self._lists_something_else(place + 1)
+            ):
+                break
+            number = (
+                count_of(self.tokens[place].value) if self.tokens[place].kind == "number" else None
+            )
+            if number is not None and not self.used[place] and count is None:
+                follows = self.key(place + 1)
+                close = place - end <= 3 and number <= self.catalogue.max_finish_sides
+                if (
+                    (follows in lx.SIDE_KEYS or close)
+                    and follows not in lx.UNITS_BY_KEY
+                    and (follows not in lx.TIMES_KEYS and follows not in lx.PIECE_KEYS)
+                ):
+                    self._take(place, place + 1)
+                    count = number
+            elif key in lx.SIDE_KEYS and count is None:
+                if self.key(place - 1) in ("un", "una", "one", "a", "solo", "kada"):
+                    count = 1
+                if self.key(place - 1) in ("ambos", "ambas", "both"):
+                    count = 2
+            elif key in ("uno", "una", "one") and self.key(place - 1) in ("en", "on"):
+                count = 1
+            elif key in lx.NAMED_SIDES and not self.used[place]:
+                named.add(lx.NAMED_SIDES[key])
+            elif key in lx.LATERALS_KEYS and not named and count is None:
+                count = 2
+            elif key in lx.WHOLE_PERIMETER_KEYS or self._all_sides(place):
+                count = self.catalogue.max_finish_sides
+        if count is None and named:
+            return len(named)
+        if count is None:
+            return self._sides_before(at)
+        return count
+
+    def _all_sides(self, at: int) -> bool:
+        """ "todos los lados"; in "los dos lados" it is the number that counts."""
+        both = self.key(at) in ("ambos", "ambas", "both")
+        return self.key(at) in lx.ALL_KEYS and not both and self.key(at + 2) in lx.SIDE_KEYS
+
+    def _lists_something_else(self, at: int) -> bool:
+        key = self.key(at)
+        return not (
+            key in lx.NAMED_SIDES
+            or key in lx.ARTICLE_KEYS
+            or key in lx.SIDE_KEYS
+            or key in ("en", "on", "#")
+        )
+
+    def _sides_before(self, at: int) -> int | None:
+        """ "2 lados con gotero", "en los cuatro lados gotero"."""
+        for back in range(1, 5):
+            place = at - back
+            if place < 0 or not self.same_sentence(place, at) or self.tokens[place].text in ",;":
+                return None
+            other = self.key(place) in ("otro", "otra", "uno", "other", "one")
+            if other and self.key(place + 1) in lx.WITH_KEYS:
+                return 1  # "un lado con gotero y otro con hormigón"
+            if self.key(place) in lx.SIDE_KEYS:
+                previous = place - 1
+                if self.key(previous) in ("un", "una", "one", "a"):
+                    return 1
+                if self.key(previous) in ("ambos", "both"):
+                    return 2
+                if (
+                    previous >= 0
+                    and self.tokens[previous].kind == "number"
+                    and not self.used[previous]
+                ):
+                    self._take(previous, place + 1)
+                    return count_of(self.tokens[previous].value)
+                if self.key(previous) in lx.ARTICLE_KEYS and self.key(previous - 1) in lx.ALL_KEYS:
+                    return self.catalogue.max_finish_sides
+                return None
+        return None
+
+    def _measure_ending(self, at: int) -> Measure | None:
+        """The unused number right before, as in "4 goteros" or "2 de hormigón"."""
+        for end in (at, at - 1):
+            measure = self.measure_ends.get(end)
+            if measure is None or measure.unit is not None or self.used[measure.start]:
+                continue
+            if end == at or self.key(at - 1) in ("de", "con", "of"):
+                return measure
+        return None
+
+    def _colours(self) -> None:
+        for at in range(len(self.tokens)):
+            if self.used[at]:
+                continue
+            found = self.words.colours.at(self.raw, at) or self.words.colours.at(self.keys, at)
+            if found is not None:
+                colour, end = found
+                if not self._denied_here(at):
+                    self._event(at, end, "colour", {"colour": colour})
+                continue
+            said = lx.OTHER_COLOURS.get(self.raw[at])
+            if said is None and self.key(at - 1) == "kolor" and self.is_unknown_word(at):
+                said = self.tokens[at].word[:20]
+            if said is not None and not self._denied_here(at):
+                self._event(at, at + 1, "colour", {"colour": ""}, unknown=Unknown("color", said))
+
+    def _denied_here(self, at: int) -> bool:
+        """ "que no sea blanco", "no blanco", "en vez de blanco"."""
+        back = at - 1
+        while back >= 0 and self.key(back) in ("el", "la", "de", "en", "sea", "color", "kolor"):
+            back -= 1
+        near = self.key(back)
+        return near in ("no", "not", "ni") or self.instead(at)
+
+    def _anchors_and_freight(self) -> None:
+        last: bool | None = None  # "sin flete ni anclajes": the no goes on
+        since = 9
+        for at, key in enumerate(self.keys):
+            kind = (
+                "anchors" if key in lx.ANCHOR_KEYS else "freight" if key in lx.FREIGHT_KEYS else ""
+            )
+            if self.tokens[at].kind == "mark" and self.tokens[at].text in ENDS:
+                last = None
+            if kind and not self.used[at]:
+                included = self._included(at, last if since <= 3 else None)
+                if included is not None and not self._asks_what_is_included(at):
+                    self._event(at, at + 1, kind, {kind: included})
+                last, since = included, 0
+            elif key not in lx.ARTICLE_KEYS and key not in (
+                ",",
+                "y",
+                "e",
+                "o",
+                "ni",
+                "and",
+                "or",
+                "nor",
+                "/",
+            ):
+                since += 1
+            if _PICK_UP.at(self.keys, at) is not None and not self.used[at]:
+                self._event(at, at + 1, "freight", {"freight": False})
+            if key in lx.FREIGHT_VERB_KEYS and not self.used[at]:
+                denied = self._denied(at)
+                self._event(at, at + 1, "freight", {"freight": not denied})
+
+    def _included(self, at: int, carried: bool | None) -> bool | None:
+        """Whether anchors or freight are wanted, said before ("sin flete") or after
+        ("flete no incluido", "flete aparte"); None when it is only mentioned."""
+        after = self.key(at + 1)
+        if after in (":", "="):
+            after = self.key(at + 2)
+        if after in ("no", "not") or (after in ("is", "ba", "va") and self.key(at + 2) == "not"):
+            return False
+        if after in ("aparte", "exkluido", "eksluido"):
+            return False
+        if self._denied(at):
+            return False
+        for back in range(1, 4):
+            place = at - back
+            if place < 0 or not self.same_sentence(place, at):
+                break
+            if self.key(place) in lx.WITH_KEYS and self.key(place) not in ("mas", "plus"):
+                return True
+            if self.key(place) not in lx.ARTICLE_KEYS and self.key(place) not in (
+                "y",
+                "and",
+                "el",
+            ):
+                break
+        if after in lx.INCLUDED_KEYS or after == "si" or self.key(at - 1) in ("mas", "plus", "+"):
+            return True
+        return carried
+
+    def _asks_what_is_included(self, at: int) -> bool:
+        """ "¿el precio es con flete?" asks; "¿me cotizás sin flete?" orders."""
+        sentence = self.sentence[at]
+        if not self.is_question(sentence):
+            return False
+        asks = {
+            "es",
+            "esta",
+            "insluye",
+            "inkluye",
+            "biene",
+            "trae",
+            "tiene",
+            "includes",
+            "include",
+            "is",
+            "does",
+        }
+        if sentence in self.core_sentences:
+            return False
+        return any(
+            self.keys[back] in asks
+            for back in range(max(0, at - 4), at)
+            if self.sentence[back] == sentence
+        )
+
+    # - questions -
+
+    def _asked_in(self, sentence: int) -> list[str]:
+        asked = [
+            cue.removeprefix("ask_")
+            for _, _, cue in self.cues_in.get(sentence, ())
+            if cue.startswith("ask_")
+        ]
+        return asked + self.topics_by_sentence.get(sentence, [])
+
+    def _set_questions_apart(self) -> tuple[tuple[str, ...], tuple[Decimal, ...]]:
+        """What a question is about is not an order: "¿qué diferencia hay entre 100 y 150?"."""
+        self.topics_by_sentence: dict[int, list[str]] = {}
+        covered = 0
+        for at in range(len(self.tokens)):
+            found = self.words.topics.at(self.keys, at) if at >= covered else None
+            if found is not None:
+                topic, covered = found
+                self.topics_by_sentence.setdefault(self.sentence[at], []).append(topic)
+        self.sized_sentences = {self.sentence[e.at] for e in self.events if e.kind == "size"}
+        about: list[str] = []
+        thicknesses: list[Decimal] = []
+        ordered: list[Event] = []
+        info: dict[int, bool] = {}
+        for event in self.events:
+            sentence = self.sentence[event.at]
+            if sentence not in info:
+                info[sentence] = self._only_asks(sentence)
+            if not info[sentence]:
+                ordered.append(event)
+            elif event.values.get("product"):
+                about.append(event.values["product"])
+            elif event.kind == "thickness":
+                thicknesses.append(event.values["thickness_mm"])
+            elif event.unknown is not None and event.kind == "product":
+                ordered.append(event)
+        self.events = ordered
+        return tuple(dict.fromkeys(about)), tuple(dict.fromkeys(thicknesses))
+
+    def _only_asks(self, sentence: int) -> bool:
+        asked = self._asked_in(sentence)
+        if asked == ["price_factors"]:
+            return False
+        if not asked or not (self.is_question(sentence) or self._asks_by_cue(sentence)):
+            return False
+        wants_to_know = any(
+            self.keys[at] in lx.ASK_TO_KNOW_KEYS
+            for at in range(self.starts[sentence], self.ends[sentence])
+        )
+        wants_price = any(
+            cue == "quote_request" and not (wants_to_know and self._is_weak(start, end))
+            for start, end, cue in self.cues_in.get(sentence, ())
+        )
+        return sentence not in self.sized_sentences and not (wants_price)
+
+    def _is_weak(self, start: int, end: int) -> bool:
+        """Whether a cue of wanting ("quiero") says nothing of what is wanted."""
+        return end - start == 1 and self.keys[start] in _WEAK_QUOTE
+
+    def _asks_by_cue(self, sentence: int) -> bool:
+        """Cues that ask in whatever sentence they stand: "contame del isodec"."""
+        return any(cue in _ASKS_ANYWHERE for _, _, cue in self.cues_in.get(sentence, ()))
+
+    def _topics(self, has_items: bool) -> tuple[str, ...]:
+        topics: list[str] = []
+        for sentence in sorted(self.cues_in.keys() | self.topics_by_sentence.keys()):
+            asked = self._asked_in(sentence)
+            wants = any(cue == "quote_request" for _, _, cue in self.cues_in.get(sentence, ()))
+            if (
+                self.is_question(sentence)
+                or self._asks_by_cue(sentence)
+                or not (has_items or wants)
+            ):
+                topics += asked
+        return tuple(dict.fromkeys(topics))
+
+    # - answers to what was offered -
+
+    def _choice(self, items: tuple[Item, ...]) -> int | None:
+        """Which of the readings that were offered the message takes."""
+        options = self.hint.options
+        if not options:
+            return None
+        if len(options) == 1 and self.has_cue("affirm") and not self.has_cue("deny"):
+            return 0
+        said = [item for item in items if item != Item()]
+        for item in said[:1]:
+            agreeing = [at for at, option in enumerate(options) if _agrees(item, option)]
+            if len(agreeing) == 1:
+                return agreeing[0]
+        words = self.said
+        by_unit = {
+            "area_m2": bool(
+                words & (lx.SQUARE_KEYS | {"m2", "metros2"} | lx.AREA_KEYS | {"metraje"})
+            ),
+            "length_m": bool(words & (lx.LINEAR_KEYS | {key_of("largo"), "long", "length"})),
+            "quantity": bool(words & lx.EACH_KEYS),
+        }
+        for name, named in by_unit.items():
+            having = [at for at, option in enumerate(options) if getattr(option, name) is not None]
+            if named and len(having) == 1:
+                return having[0]
+        if words & (lx.TOTAL_KEYS - {"son"}) and not words & lx.EACH_KEYS:
+            single = [
+                at for at, o in enumerate(options) if o.quantity is None and o.length_m is not None
+            ]
+            if len(single) == 1 and len(options) > 1:
+                return single[0]
+        free = [m.value for m in self.measures if m.unit is None]
+        if len(free) == 1 and free[0] is not None:
+            matching = [at for at, option in enumerate(options) if free[0] in _numbers_of(option)]
+            if len(matching) == 1:
+                return matching[0]
+        ordinals = {"primero": 0, "primera": 0, "first": 0, "segundo": 1, "segunda": 1, "second": 1}
+        for word, at in ordinals.items():
+            if key_of(word) in words and at < len(options):
+                return at
+        if words & (lx.ALL_KEYS | lx.WHOLE_PERIMETER_KEYS) and options[-1].finishes is not None:
+            return len(options) - 1
+        if "un" in words and options[0].finishes is not None:
+            return 0
+        return None
+
+    # - intents -
+
+    def _added(self) -> bool:
+        if self.has_cue("addition"):
+            return True
+        first = next(
+            (
+                key
+                for key, token in zip(self.keys, self.tokens, strict=True)
+                if token.kind == "word"
+            ),
+            "",
+        )
+        return first in ("y", "and", "plus", "mas")
+
+    def _intents(self, said: Understanding) -> tuple[Intent, ...]:
+        sure: dict[str, float] = {}
+        for start, end, cue in self.cues:
+            name, confidence = cue, 0.9
+            if cue.startswith("ask_"):
+                continue
+            if cue == "quote_request" and self._is_weak(start, end):
+                confidence = 0.8 if said.items else 0.0 if said.topics else 0.5
+            if cue in ("correction", "addition") and not (
+                said.items or said.unclear or said.unknown
+            ):
+                confidence = 0.4
+            sure[name] = max(sure.get(name, 0.0), confidence)
+        if said.topics:
+            sure["product_question"] = 0.85
+        ordered = [item for item in said.items if item != Item()]
+        if said.removed:
+            sure["correction"] = 0.85
+        if ordered and any(item.product or item.sized or item.thickness_mm for item in ordered):
+            sure["quote_request"] = max(sure.get("quote_request", 0.0), 0.85)
+        elif (
+            ordered or said.unclear or said.choice is not None or (said.unknown and self.hint.asked)
+        ):
+            sure["answer"] = 0.75
+        elif said.unknown:
+            sure["quote_request"] = max(sure.get("quote_request", 0.0), 0.6)
+        if said.name is not None:
+            sure["name"] = 0.9
+        if "deny" in sure and ordered:
+            sure["correction"] = 0.8
+        sure = {name: confidence for name, confidence in sure.items() if confidence > 0}
+        if not sure and any(token.kind != "mark" for token in self.tokens):
+            sure["off_topic"] = 0.4
+        ranked = sorted(sure.items(), key=lambda entry: -entry[1])
+        return tuple(Intent(name, confidence) for name, confidence in ranked)
+
+
+def _numbers_of(option: Item) -> Iterator[Decimal]:
+    if option.thickness_mm is not None:
+        yield option.thickness_mm
+        yield option.thickness_mm / 10
+    for finish in option.finishes or ():
+        yield Decimal(finish[1])
+    if option.area_m2 is not None and option.length_m is None:
+        yield option.area_m2
+
+
+def _agrees(item: Item, option: Item) -> bool:
+    """Whether an item says all that the option says."""
+    return all(
+        getattr(option, each.name) is None or getattr(option, each.name) == getattr(item, each.name)
+        for each in fields(Item)
+    )
+
+
+def _phone(digits: str, plus: bool) -> str | None:
+    """The number as E.164 where it is one of Uruguay, Argentina, or written with its +."""
+    candidates: Iterable[tuple[str, str | None]] = (
+        [("+" + digits, None)] if plus else [(digits, "UY"), (digits, "AR"), ("+" + digits, None)]
+    )
+    for number, region in candidates:
+        try:
+            parsed = phonenumbers.parse(number, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number(parsed):
+            return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    return None

@@ -1,0 +1,160 @@
+"""A customer's message goes in at the front door, a quote comes out: the real processes."""
+
+import os
+import re
+import secrets
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from deploy.servers import free_port
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def desk(desk):
+    """A desk with the shipped agents, whose front door can be opened."""
+    desk.environment["AGENTS_PACKAGE"] = "agents"
+    # As it runs for real: fifty customers at once read them once, not each for himself.
+    del desk.environment["DECLARATIONS_REFRESH_S"], desk.environment["LOAD_VIEW_MS"]
+    return desk
+
+
+@pytest.fixture
+def front_door(desk, project, eventually):
+    port = free_port()
+    desk.spawn(
+        "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
+        log="front_door", PORT=str(port),
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    def alive():
+        try:
+            return requests.get(f"{url}/livez", timeout=1).ok
+        except requests.RequestException:
+            return False
+
+    eventually(alive, 30, "the front door is open")
+    return url
+
+
+def say(front_door: str, text: str, session: str, **more) -> dict:
+    """Say something as a well-behaved client does: after a 503, again with the same key."""
+    key = secrets.token_hex(8)
+    for _ in range(10):
+        answer = requests.post(
+            f"{front_door}/chat/process?wait=30",
+            json={"mensaje": text, "sesionId": session} | more,
+            headers={"Idempotency-Key": f'"{key}"'},
+            timeout=60,
+        )
+        if answer.status_code != 503:
+            break
+        time.sleep(float(answer.headers["Retry-After"]))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_quote_in_three_turns_in_spanish(desk, front_door):
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    first = say(front_door, "Hola, quiero cotizar isodec", "es-1")
+    assert first["tipo"] == "cotizacion"
+    assert {"espesor", "dimensiones"} <= set(first["necesita_datos"])
+    second = say(front_door, "de 100 mm, blanco", "es-1")
+    assert second["necesita_datos"] == ["dimensiones"]
+    third = say(front_door, "10 x 5 metros", "es-1")
+    assert third["cotizacion"]["total"] == 7500.00
+    assert third["cotizacion"]["precio_m2"] == 150
+    assert "7.500" in third["mensaje"]
+    assert third["sesion_id"] == third["session_id"] == "es-1"
+    task = desk.engine.store.get(third["task_id"])
+    assert [e["event"] for e in task.timeline] == [
+        "accepted", "promoted", "claimed", "waiting", "resumed", "claimed", "completed",
+    ]  # fmt: skip
+    assert desk.engine.store.get(task.child_ids()[0]).agent == "quote_agent"
+
+
+def test_a_quote_in_english_and_a_correction_after_it(desk, front_door):
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    say(front_door, "Hi! I need a price for rock wool, 50 mm", "en-1")
+    quoted = say(front_door, "9 x 7 m please", "en-1")
+    assert quoted["quote"]["total"] == 7056.00
+    assert quoted["intent"] == "quote"
+    assert re.search(r"7,056", quoted["response"])
+    corrected = say(front_door, "no, make it isodec 150 mm, 10 x 5", "en-1")
+    assert corrected["quote"]["total"] == 9000.00
+    assert corrected["quote"]["codigo"] != quoted["quote"]["codigo"]
+
+
+def test_the_reply_comes_though_the_quote_worker_is_killed_in_its_handler(
+    desk, front_door, eventually
+):
+    gate = desk.directory / "gate"
+    desk.environment["GATE"] = str(gate)
+    desk.worker("conversation", package="agents")
+    victim = desk.worker("quote", app="gated_quote")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(say, front_door, "cotizame isodec 100 mm blanco 10x5", "k")
+        began = gate.with_name("gate.journal")
+        eventually(began.exists, 20, "the quote's handler has begun")
+        os.kill(victim.pid, signal.SIGKILL)
+        gate.touch()
+        desk.worker("quote", package="agents")
+        quoted = answer.result(60)
+    assert quoted["cotizacion"]["total"] == 7500.00
+    assert desk.engine.database["quotes"].count_documents({}) == 1
+    child = desk.engine.store.get(desk.engine.store.get(quoted["task_id"]).child_ids()[0])
+    assert (child.crashes, child.attempts) == (1, 2)
+
+
+def test_fifty_customers_at_once_are_each_answered_in_order(desk, front_door):
+    """Each says five things; no reply is mixed up, and each session keeps its order."""
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    totals = {100: 150, 50: 120, 75: 135, 125: 165, 150: 180}
+
+    def customer(n: int) -> None:
+        session, thickness = f"customer-{n}", [50, 75, 100, 125, 150][n % 5]
+        length, width = n % 9 + 2, n % 4 + 2
+        say(front_door, "hola", session)
+        say(front_door, "quiero cotizar isodec", session)
+        say(front_door, f"de {thickness} mm", session)
+        quoted = say(front_door, f"{length} x {width} metros", session)
+        assert quoted["session_id"] == session
+        assert quoted["quote"]["total"] == totals[thickness] * length * width
+        assert f"{thickness} mm" in quoted["quote"]["descripcion"]
+        assert say(front_door, "gracias!", session)["session_id"] == session
+
+    with ThreadPoolExecutor(50) as pool:
+        list(pool.map(customer, range(50)))
+    for n in range(50):
+        found = desk.engine.database["tasks"].find({"key": f"session:customer-{n}"}).sort("seq", 1)
+        turns = list(found)
+        assert [turn["seq"] for turn in turns] == [1, 2, 3, 4, 5]
+        ends = [turn["finished_at"] for turn in turns]
+        assert ends == sorted(ends)
+
+
+def test_no_customer_text_in_the_broker_or_the_logs(desk, front_door):
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    secret = "Xilofonazo"
+    say(front_door, f"hola soy {secret}, isodec 100 10x5", "s", telefono="+59899123456")
+    logs = desk.log("front_door") + desk.log("conversation") + desk.log("quote")
+    for hidden in (secret, "99123456"):
+        assert hidden not in logs
+        for key in desk.engine.redis.scan_iter("*"):
+            kind = desk.engine.redis.type(key)
+            value = {
+                "string": desk.engine.redis.get,
+                "hash": desk.engine.redis.hgetall,
+                "list": lambda k: desk.engine.redis.lrange(k, 0, -1),
+            }.get(kind, lambda k: "")(key)
+            assert hidden not in str(value)
