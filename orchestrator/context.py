@@ -34,7 +34,7 @@ from pymongo.errors import DuplicateKeyError
 
 from orchestrator.clock import Clock
 from orchestrator.errors import NotFound, StaleContext
-from orchestrator.tasks import Task, store_errors
+from orchestrator.tasks import Task, ensure_index, store_errors
 
 Document = dict[str, Any]
 TURNS_KEPT = 50
@@ -96,16 +96,15 @@ class Sessions:
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
-        with store_errors():
-            # (id, version) covers the commit's compare-and-set.
-            self._sessions.create_index([("_id", 1), ("version", 1)], name="commit")
-            self._sessions.create_index(
-                "open_phone",
-                name="open_phone",
-                unique=True,
-                partialFilterExpression={"open_phone": {"$exists": True}},
-            )
-            self._sessions.create_index("updated_at", name="idle")
+        ensure_index(self._sessions, "commit", "_id version")
+        ensure_index(
+            self._sessions,
+            "open_phone",
+            "open_phone",
+            unique=True,
+            where={"open_phone": {"$exists": True}},
+        )
+        ensure_index(self._sessions, "idle", "updated_at")
 
     def open(
         self, session_id: str | None, phone: str | None, *, caller: str, channel: str, trusted: bool

@@ -54,6 +54,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 
@@ -312,6 +313,28 @@ def store_errors() -> Iterator[None]:
         if isinstance(error, ConnectionFailure) or error.timeout:
             raise StoreUnavailable() from error
         raise
+
+
+def ensure_index(
+    collection: Collection[Document],
+    name: str,
+    fields: str,
+    *,
+    where: Document | None = None,
+    **options: Any,
+) -> None:
+    """An ascending index over fields (separated by spaces), made anew where its definition
+    has changed since it was made."""
+    keys = [(field, 1) for field in fields.split()]
+    if where is not None:
+        options["partialFilterExpression"] = where
+    with store_errors():
+        try:
+            collection.create_index(keys, name=name, **options)
+        except OperationFailure:
+            # Servers differ in the code that they say this with.
+            collection.drop_index(name)
+            collection.create_index(keys, name=name, **options)
 
 
 class TaskStore:

@@ -112,7 +112,13 @@ class Runtime:
     """Runs tasks in this process and keeps their leases."""
 
     def __init__(
-        self, settings: Settings, agents: Sequence[Agent], node: str, slots: dict[str, int]
+        self,
+        settings: Settings,
+        agents: Sequence[Agent],
+        node: str,
+        slots: dict[str, int],
+        *,
+        watches_consumer: bool,
     ) -> None:
         self.engine = Engine(settings)
         self._settings = settings
@@ -129,6 +135,8 @@ class Runtime:
         self._passed: dict[str, float] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        # A prefork child has none: its parent consumes.
+        self._watches_consumer = watches_consumer
         self._consumer_seen: float | None = None
         eager = any(agent.role == "orchestrator" for agent in agents)
         self._rescuer = self.engine.rescuer(self.worker, eager=eager)
@@ -210,9 +218,13 @@ class Runtime:
             )
 
     def _trouble(self, now: float) -> str | None:
-        patience_s = CONSUMER_PATIENCE * self._settings.heartbeat_s
-        if self._consumer_seen is not None and now - self._consumer_seen > patience_s:
-            return f"its consumer has not moved for {now - self._consumer_seen:.0f} s"
+        if not self._watches_consumer:
+            return None
+        if self._consumer_seen is None:
+            return "its consumer has not started"
+        silent_s = now - self._consumer_seen
+        if silent_s > CONSUMER_PATIENCE * self._settings.heartbeat_s:
+            return f"its consumer has not moved for {silent_s:.0f} s"
         return None
 
     # -- one task --------------------------------------------------------------------
@@ -550,11 +562,13 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
             slots = {agent.id: agent.slots for agent in app.agents}
             if len(app.agents) == 1:
                 slots = {app.agents[0].id: sender.concurrency}
-            start(sender.hostname, slots)
+            start(sender.hostname, slots, watches_consumer=True)
 
-    def start(name: str, slots: dict[str, int]) -> None:
+    def start(name: str, slots: dict[str, int], *, watches_consumer: bool) -> None:
         try:
-            app.runtime = Runtime(settings, app.agents, name, slots)
+            app.runtime = Runtime(
+                settings, app.agents, name, slots, watches_consumer=watches_consumer
+            )
             app.runtime.start()
         except Exception as error:
             # Celery swallows what a signal's receiver raises, and would serve without leases.
@@ -564,7 +578,7 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     def on_child_init(**_: Any) -> None:
         # Each child holds leases of its own: the parent must not keep a dead child's alive.
         slots = {agent.id: 1 for agent in app.agents}
-        start(node["name"], slots)
+        start(node["name"], slots, watches_consumer=False)
 
     def on_worker_ready(sender: Any, **_: Any) -> None:
         if app.runtime is not None:

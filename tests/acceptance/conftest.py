@@ -71,7 +71,11 @@ class Desk:
         def there() -> bool:
             if process.poll() is not None:
                 raise AssertionError(f"{role} ended:\n{self.log(role)[-3000:]}")
-            new = [w for w in self.live() if w.beat.worker not in before]
+            new = [
+                worker
+                for worker in self.live()
+                if worker.beat.worker not in before and worker.status in ("idle", "busy")
+            ]
             return any(f"{role}_agent" in worker.beat.agents for worker in new)
 
         wait_until(there, 30, f"a worker of {role}")

@@ -333,5 +333,13 @@ def test_a_query_answers_with_its_index_as_without(engine, shape):
     )
 
 
+def test_an_index_whose_definition_changed_is_made_anew(engine):
+    tasks = engine.database["tasks"]
+    tasks.drop_index("rescue")
+    tasks.create_index([("state", 1), ("due", 1)], name="rescue")
+    engine.store.ensure_indexes()
+    assert list(tasks.index_information()["rescue"]["key"]) == [("state", 1), ("check_at", 1)]
+
+
 def test_priorities_map_to_steps_in_their_order():
     assert [priority.step for priority in Priority] == sorted(p.step for p in Priority)
