@@ -354,23 +354,17 @@ class TaskStore:
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on; harmless when they exist."""
-        tasks = self._tasks
-        with store_errors():
-            # `check_at` is there for the take-back, which also names the lease that it read.
-            tasks.create_index([("_id", 1), ("fence", 1), ("check_at", 1)], name="transition")
-            tasks.create_index([("state", 1), ("check_at", 1)], name="rescue")
-            tasks.create_index("idempotency", name="idempotency", unique=True)
-            # Not `$exists`: the embedded server then scans for an equality that implies it.
-            for name, fields, unique, when in (
-                ("order", "key seq", True, {"key": {"$gt": ""}}),
-                ("blocked", "key state seq", False, {"key": {"$gt": ""}}),
-                ("head", "key", True, {"head": True}),
-                ("twin", "twin", True, {"twin": {"$gt": ""}}),
-                ("held", "worker", False, {"worker": {"$gt": ""}}),
-            ):
-                keys = [(name, 1) for name in fields.split()]
-                tasks.create_index(keys, name=name, unique=unique, partialFilterExpression=when)
-            tasks.create_index("expire_at", name="expiry", expireAfterSeconds=0)
+        # `check_at` is there for the take-back, which also names the lease that it read.
+        ensure_index(self._tasks, "transition", "_id fence check_at")
+        ensure_index(self._tasks, "rescue", "state check_at")
+        ensure_index(self._tasks, "idempotency", "idempotency", unique=True)
+        # Not `$exists`: the embedded server then scans for an equality that implies it.
+        ensure_index(self._tasks, "order", "key seq", unique=True, where={"key": {"$gt": ""}})
+        ensure_index(self._tasks, "blocked", "key state seq", where={"key": {"$gt": ""}})
+        ensure_index(self._tasks, "head", "key", unique=True, where={"head": True})
+        ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
+        ensure_index(self._tasks, "held", "worker", where={"worker": {"$gt": ""}})
+        ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
 
     def read_clock(self) -> None:
         """Take a reading of the database's clock."""

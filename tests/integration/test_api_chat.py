@@ -109,7 +109,8 @@ def open_desk(settings: Settings) -> Iterator[Callable[..., Desk]]:
     def opened(agents: tuple[Agent, ...] = (talker,), **changes: object) -> Desk:
         changed = settings.model_copy(update=changes)
         engine = Engine(changed)
-        runtime = Runtime(settings, agents, "talker@test", {talker.id: talker.slots})
+        slots = {talker.id: talker.slots}
+        runtime = Runtime(settings, agents, "talker@test", slots, watches_consumer=False)
         runtime.engine.init(agents)
         desks.append(Desk(engine, runtime))
         return desks[-1]
