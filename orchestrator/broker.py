@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import Transport as RedisTransport
 from redis.backoff import NoBackoff
@@ -36,7 +37,6 @@ class Channel(RedisChannel):
     is thread-safe (kombu 5.7, `transport/redis.py`, `_create_client`).
     """
 
-    sep = SEPARATOR
     # What a worker holds is known by its leases; a copy in Redis would be two more round trips
     # per task, and would bring back, hours later, what the rescuer has long mended.
     ack_emulation = False
@@ -66,6 +66,13 @@ class Transport(RedisTransport):
     Channel = Channel
 
 
+# By kombu's name for Redis, and not by Celery's `broker_transport`: Flower shows queues only
+# of a broker whose URL says redis.
+TRANSPORT_ALIASES.update(
+    redis="orchestrator.broker:Transport", rediss="orchestrator.broker:Transport"
+)
+
+
 def configure(app: Celery, settings: Settings) -> None:
     """Give a Celery app its constants, and what the settings say of the broker."""
     app.config_from_object("celeryconfig")
@@ -73,6 +80,7 @@ def configure(app: Celery, settings: Settings) -> None:
         broker_url=settings.redis_url,
         broker_transport_options={
             "priority_steps": sorted(PRIORITY_STEPS.values()),
+            "sep": SEPARATOR,
             # Longer than a publisher waits: a worker loses its connection by it.
             "socket_timeout": max(5.0, settings.broker_timeout_s),
             "socket_connect_timeout": settings.broker_timeout_s,

@@ -144,6 +144,38 @@ def test_the_front_door_and_flower_answer_and_flower_asks_for_its_password(
     assert requests.get(flower, auth=("operator", password), timeout=10).status_code == 200
 
 
+def test_flower_shows_six_workers_by_name_their_queues_and_completed_tasks(
+    ready: Launcher, eventually: Eventually
+) -> None:
+    session = requests.Session()
+    session.auth = ("operator", (ready.data_dir / "flower_password").read_text().strip())
+
+    def flower(path: str) -> Any:
+        answer = session.get(ready.url("FLOWER_PORT", path), timeout=10)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    quoted = requests.post(
+        ready.url("PORT", "/chat/process"),
+        json={"message": "isodec 100 mm blanco 10 x 5", "session_id": "flower"},
+        timeout=40,
+    )
+    assert quoted.json()["quote"]["total"] == 7500
+
+    def completed() -> set[str]:
+        done = flower("/api/tasks?state=SUCCESS")
+        return {f"{task['name']} by {task['worker'].split('@')[0]}" for task in done.values()}
+
+    wanted = {"process_message by conversation", "create_quote by quote"}
+    eventually(lambda: wanted <= completed(), 20, "Flower has the completed tasks")
+    nodes = flower("/api/workers?refresh=1")
+    assert {node.split("@")[0] for node in nodes} == ROLES
+    queues = flower("/api/queues/length")["active_queues"]
+    assert {queue["name"] for queue in queues} == ROLES
+    broker = session.get(ready.url("FLOWER_PORT", "/broker"), timeout=10).text
+    assert all(role in broker for role in ROLES)
+
+
 def test_secrets_are_in_private_files_and_in_no_command_line(ready: Launcher) -> None:
     secrets = [
         (ready.data_dir / name).read_text().strip()
