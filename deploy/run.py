@@ -35,7 +35,7 @@ import redis
 from deploy.binding import bracketed, is_loopback, refusal
 from deploy.folder import Folder, FolderInUse
 from deploy.programs import ROOT, Ports, Program, our_programs, roles, server_programs
-from deploy.servers import LOOPBACK, ServerFailed
+from deploy.servers import LOOPBACK, ServerFailed, mongo_url
 from deploy.supervision import STOP_S, Died, Ended, Killed, Spawned, Supervisord
 from orchestrator.errors import BadSettings, BrokerUnavailable
 from orchestrator.registry import Registry, open_redis
@@ -117,7 +117,7 @@ def make_plan(folder: Folder) -> Plan:
         os.environ["REDIS_URL"] = f"redis://{LOOPBACK}:{ports.redis}/0"
     mongodb_is_ours = not os.environ.get("MONGODB_URI")
     if mongodb_is_ours:
-        os.environ["MONGODB_URI"] = f"mongodb://{LOOPBACK}:{ports.mongodb}"
+        os.environ["MONGODB_URI"] = mongo_url(ports.mongodb)
     # Secrets go by the environment: other users can read command lines.
     if not os.environ.get("OPERATOR_TOKEN"):
         os.environ["OPERATOR_TOKEN"] = folder.secret("operator_token")

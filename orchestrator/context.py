@@ -102,7 +102,7 @@ class Sessions:
             "open_phone",
             "open_phone",
             unique=True,
-            where={"open_phone": {"$exists": True}},
+            where={"open_phone": {"$gt": ""}},
         )
         ensure_index(self._sessions, "idle", "updated_at")
 

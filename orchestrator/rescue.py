@@ -199,11 +199,13 @@ class Rescuer:
     # -- states ----------------------------------------------------------------------
 
     def _queued(self, load: Load, counts: Counts) -> None:
+        healthy = []
         for task in self._due(State.QUEUED, counts):
             if (task.run_after is not None and task.epoch < 0) or self._is_missing(task, load):
                 self._publish(task, counts)
             else:
-                self._store.look_again(task)
+                healthy.append(task)
+        self._store.look_again(*healthy)
 
     def _is_missing(self, task: Task, load: Load) -> bool:
         """Whether a queued task's message seems to be gone.
@@ -223,7 +225,7 @@ class Rescuer:
             self._publisher.publish([replace(task, published_at=now)])
         except BrokerUnavailable:
             return
-        self._store.look_again(task, {"published_at": now, "epoch": max(epoch, 0)})
+        self._store.look_again(task, also={"published_at": now, "epoch": max(epoch, 0)})
         counts.published += 1
 
     def _running(self, counts: Counts) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.declarations import Declaration, DeclarationStore
@@ -71,7 +72,8 @@ class Decision:
         }
 
 
-Score = Callable[[Candidate, Collection[str], RoutingState, int], float]
+# Scores of candidates that are in the order of their names.
+Scores = Callable[[Sequence[Candidate], frozenset[str], RoutingState], list[float]]
 
 
 def choose(
@@ -93,63 +95,61 @@ def choose(
     if not capable:
         raise NoCapableAgent(capabilities=sorted(needed))
     live = [candidate for candidate in capable if candidate.slots > 0]
-    ranked = sorted(live or capable, key=lambda candidate: candidate.agent)
-    score = STRATEGIES[strategy]
-    scores = {
-        candidate.agent: score(candidate, needed, state, (place - state.turn) % len(ranked))
-        for place, candidate in enumerate(ranked)
-    }
-    best = min(ranked, key=lambda candidate: (scores[candidate.agent], _spare(candidate, needed)))
+    ranked = sorted(live or capable, key=attrgetter("agent"))
+    scores = STRATEGIES[strategy](ranked, needed, state)
+    lowest = min(scores)
+    equal = [candidate for candidate, score in zip(ranked, scores, strict=True) if score == lowest]
+    best = min(equal, key=lambda candidate: len(candidate.capabilities))
     return Decision(
         agent=best.agent,
         strategy=strategy,
         reason=_reason(best, len(capable), len(live), strategy),
-        scores=scores,
+        scores={candidate.agent: score for candidate, score in zip(ranked, scores, strict=True)},
         waits_for_worker=not live,
     )
 
 
-def _spare(candidate: Candidate, needed: Collection[str]) -> int:
-    """How many capabilities it has beyond those needed: the fit, fewest is closest."""
-    return len(candidate.capabilities) - len(needed)
-
-
-def _ahead(candidate: Candidate, state: RoutingState) -> int:
-    return candidate.queued + candidate.held + state.routed.get(candidate.agent, 0)
-
-
 def _round_robin(
-    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
-) -> float:
-    return float(turns_away)
+    ranked: Sequence[Candidate], needed: frozenset[str], state: RoutingState
+) -> list[float]:
+    """How many turns away each is."""
+    return [float((place - state.turn) % len(ranked)) for place in range(len(ranked))]
 
 
 def _least_busy(
-    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
-) -> float:
-    return _ahead(candidate, state) / max(candidate.slots, 1)
+    ranked: Sequence[Candidate], needed: frozenset[str], state: RoutingState
+) -> list[float]:
+    """Utilisation: what is ahead / live slots."""
+    routed = state.routed.get
+    return [(c.queued + c.held + routed(c.agent, 0)) / (c.slots or 1) for c in ranked]
 
 
 def _capability_match(
-    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
-) -> float:
-    return float(_spare(candidate, needed))
+    ranked: Sequence[Candidate], needed: frozenset[str], state: RoutingState
+) -> list[float]:
+    """How many capabilities it has beyond those needed: fewest is the closest fit."""
+    return [float(len(candidate.capabilities) - len(needed)) for candidate in ranked]
 
 
 def _balanced(
-    candidate: Candidate, needed: Collection[str], state: RoutingState, turns_away: int
-) -> float:
+    ranked: Sequence[Candidate], needed: frozenset[str], state: RoutingState
+) -> list[float]:
     """Expected wait in seconds: what is ahead x mean run time / live slots (Little's law).
 
     While slots are free nobody waits, so that the fit decides between two idle agents.
     """
-    beyond = _ahead(candidate, state) - candidate.slots + 1
-    if candidate.slots and beyond <= 0:
-        return 0.0
-    return max(beyond, 1) * (candidate.mean_run_s or UNKNOWN_RUN_S) / max(candidate.slots, 1)
+    scores = []
+    routed = state.routed.get
+    for c in ranked:
+        beyond = c.queued + c.held + routed(c.agent, 0) - c.slots + 1
+        if beyond <= 0 and c.slots:
+            scores.append(0.0)
+        else:
+            scores.append(max(1, beyond) * (c.mean_run_s or UNKNOWN_RUN_S) / (c.slots or 1))
+    return scores
 
 
-STRATEGIES: Mapping[str, Score] = {
+STRATEGIES: Mapping[str, Scores] = {
     "round_robin": _round_robin,
     "least_busy": _least_busy,
     "capability_match": _capability_match,
@@ -212,6 +212,7 @@ class Router:
         self._load_at = float("-inf")
         self._turn = 0
         self._routed: dict[str, int] = {}
+        self._candidates: dict[str, Candidate] = {}  # of the last snapshot, made when first asked
         self.epoch = 0
 
     def route(self, request: Request, *, public: bool = False) -> tuple[Declaration, Decision]:
@@ -227,7 +228,7 @@ class Router:
             self._refresh()
             decision = choose(
                 needed,
-                candidates_of(capable, self._load, self._settings.queue),
+                [self._candidate(agent) for agent in capable],
                 request.strategy or self._settings.routing_strategy,
                 RoutingState(self._turn, self._routed),
             )
@@ -264,3 +265,11 @@ class Router:
             self.epoch = self._load.epoch or self.epoch
             self._load_at = time.monotonic()
         self._routed = {}
+        self._candidates = {}
+
+    def _candidate(self, agent: Declaration) -> Candidate:
+        known = self._candidates.get(agent.agent_id)
+        if known is None:
+            [known] = candidates_of([agent], self._load, self._settings.queue)
+            self._candidates[agent.agent_id] = known
+        return known

@@ -53,7 +53,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
 
-from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo import MongoClient, ReadPreference, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
@@ -785,23 +785,30 @@ class TaskStore:
                 {"$set": {"published_at": now, "epoch": epoch, "check_at": self._lease_end(now)}},
             )
 
-    def look_again(self, task: Task, also: Document | None = None) -> None:
-        """Put off the rescuer's next look at a task, with growing pauses up to a limit."""
+    def look_again(self, *tasks: Task, also: Document | None = None) -> None:
+        """Put off the rescuer's next look at tasks, with growing pauses, in one round trip."""
+        looked = [
+            UpdateOne(
+                {"_id": task.id, "fence": task.fence},
+                {"$set": {"check_at": self._next_look(task)} | (also or {}), "$inc": {"looks": 1}},
+            )
+            for task in tasks
+        ]
+        if looked:
+            with store_errors():
+                self._tasks.bulk_write(looked, ordered=False)
+
+    def _next_look(self, task: Task) -> dt.datetime:
         # A blocked or waiting one is mended within seconds however long it has waited.
         longest_s = (
             self._settings.republish_max_s
             if task.state is State.QUEUED
             else self._settings.lease_s / 2
         )
+        now = self._clock.now()
         pause_s = min(self._settings.republish_after_s * 2.0 ** min(task.looks, 20), longest_s)
-        due = self._clock.now() + dt.timedelta(seconds=pause_s)
-        if task.deadline is not None:
-            due = min(due, max(task.deadline, self._clock.now()))
-        with store_errors():
-            self._tasks.update_one(
-                {"_id": task.id, "fence": task.fence},
-                {"$set": {"check_at": due} | (also or {}), "$inc": {"looks": 1}},
-            )
+        due = now + dt.timedelta(seconds=pause_s)
+        return due if task.deadline is None else min(due, max(task.deadline, now))
 
     # -- the compare-and-set ---------------------------------------------------------
 

@@ -460,22 +460,15 @@ class Worker(CeleryWorker):
 class Consumer(CeleryConsumer):
     """Celery's consumer, with ten messages of events a second at most, not three per task."""
 
-    _flush_is_due = False
+    _flush_at = 0.0
 
     def on_send_event_buffered(self) -> None:
         """Called in the threads of tasks, too."""
-        if self.hub:
+        # A flush that is lost with its connection holds up none after it.
+        if self.hub and time.monotonic() >= self._flush_at:
+            self._flush_at = time.monotonic() + EVENTS_PAUSE_S
             # The hub's timer is for its own thread only.
-            self.hub.call_soon(self._flush_later)
-
-    def _flush_later(self) -> None:
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self.hub.call_later(EVENTS_PAUSE_S, self._flush)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        self._flush_events()
+            self.hub.call_soon(self.hub.call_later, EVENTS_PAUSE_S, self._flush_events)
 
 
 class AgentApp(Celery):

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.engine import Engine
 from orchestrator.errors import IdempotencyKeyReused, StaleAttempt, TaskIsFinal
-from orchestrator.tasks import Priority, Request, State, Task, TaskStore
+from orchestrator.tasks import Priority, Request, State, Task, TaskStore, new_token
 
 
 @pytest.fixture
@@ -125,6 +125,15 @@ def test_a_lost_acknowledgement_is_recognised_by_its_token(store):
         assert store._transition(task.id, held.fence, fields, event=event, token=held.token)
     assert store.get(task.id).fence == held.fence + 1
     assert not store._transition(task.id, held.fence, fields, event=event, token="another")
+
+
+def test_a_claim_whose_acknowledgement_was_lost_is_made_again_with_its_token(store):
+    task, token = accept(store), new_token()
+    first = store.claim(task.id, task.fence, "worker-1", token)
+    again = store.claim(task.id, task.fence, "worker-1", token)
+    assert first.task == again.task
+    assert store.claim(task.id, task.fence, "worker-1", new_token()) is None
+    assert store.get(task.id).attempts == 1
 
 
 def test_the_same_key_is_the_same_task_and_another_request_is_refused(store):

@@ -1,0 +1,236 @@
+"""`make bench`: how fast, as ratios to bare Celery. README.md says how to read it.
+
+One run interleaves the two sides, because a machine's speed drifts by more than they
+differ: each round measures both, the next round in the other order; the ratios are taken
+within a round, and their median is what counts.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.decision import decision_us
+from benchmarks.sides import Bare, Ours, Side, finish_times, worker
+from deploy.servers import MongoServer, RedisServer
+from orchestrator import logs
+
+SLOTS = (1, 8)
+CANDIDATES = (10, 100, 1000)
+WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something measured on both sides. A rate is better when higher, a time when lower."""
+
+    name: str
+    unit: str
+    floor: float | None = None
+    aim: float | None = None
+
+    def reaches(self, ratio: float, bound: float) -> bool:
+        """Whether a ratio to bare Celery is as good as a bound."""
+        return ratio >= bound if self.unit == "tasks/s" else ratio <= bound
+
+
+MEASURES = (
+    Measure("round trip p50", "ms", floor=2.0, aim=1.5),
+    Measure("round trip p99", "ms", floor=2.0, aim=1.5),
+    Measure("drain, 1 slot", "tasks/s", floor=0.6, aim=1.0),
+    Measure("drain, 8 slots", "tasks/s", floor=0.6, aim=1.0),
+    Measure("submit", "tasks/s"),
+)
+Values = dict[str, float]  # a measure's name -> its value
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int
+    tasks: int
+    round_trips: int
+
+
+def measure(
+    side: Side, sizes: Sizes, log_file: Path, step: Callable[[str], None]
+) -> dict[str, float]:
+    """All measures of one side, once."""
+    values: Values = {}
+    for slots in SLOTS:
+        name = f"drain, {slots} slot{'s' * (slots > 1)}"
+        step(f"submit {sizes.tasks:,} tasks")
+        began = time.perf_counter()
+        task_ids = [side.submit() for _ in range(sizes.tasks)]
+        values["submit"] = sizes.tasks / (time.perf_counter() - began)
+        step(name)
+        with worker(side, slots, log_file):
+            times = finish_times(side, task_ids, timeout_s=60 + sizes.tasks / 20)
+            values[name] = (len(times) - 1) / (times[-1] - times[0])
+            if slots == SLOTS[-1]:
+                step("round trips")
+                trips = sorted(round_trips_ms(side, sizes.round_trips))
+                values["round trip p50"] = trips[len(trips) // 2]
+                values["round trip p99"] = trips[int(len(trips) * 0.99)]
+    return values
+
+
+def round_trips_ms(side: Side, count: int) -> list[float]:
+    """Submit, wait, result: one after the other, on an idle worker."""
+    trips = []
+    for _ in range(WARM_UP + count):
+        began = time.perf_counter()
+        side.wait(side.submit())
+        trips.append((time.perf_counter() - began) * 1e3)
+    return trips[WARM_UP:]
+
+
+def warm_up(ours: Ours, bare: Bare, logs: Path) -> None:
+    """One task on each side: declarations, indexes and connections are made."""
+    with worker(ours, 1, logs / "ours.log"):
+        deadline = time.monotonic() + 60
+        while not ours.declared():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"our worker did not start: {logs / 'ours.log'}")
+            time.sleep(0.1)
+        ours.wait(ours.submit())
+    with worker(bare, 1, logs / "bare.log"):
+        bare.wait(bare.submit())
+
+
+def compare(sizes: Sizes, directory: Path, console: Console) -> dict[str, list[Values]]:
+    """Measure both sides in rounds, in turn; side -> its values by round."""
+    for name in ("redis", "mongodb"):
+        (directory / name).mkdir()
+    results: dict[str, list[Values]] = {Ours.name: [], Bare.name: []}
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with (
+        RedisServer(directory / "redis") as redis_server,
+        MongoServer(directory / "mongodb", sync=True) as mongo_server,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        # Another database of the same server: the other side's events stay out of it.
+        ours = Ours(f"{redis_server.url}/0", mongo_server.url)
+        bare = Bare(f"{redis_server.url}/1")
+        steps_of_a_side = 2 * len(SLOTS) + 1
+        bar = progress.add_task("warming up", total=2 * steps_of_a_side * sizes.rounds)
+        warm_up(ours, bare, directory)
+        for round_ in range(sizes.rounds):
+            sides: list[Side] = [ours, bare] if round_ % 2 == 0 else [bare, ours]
+            for side in sides:
+
+                def step(what: str, where: str = f"round {round_ + 1}, {side.name}") -> None:
+                    progress.update(bar, advance=1, description=f"{where}: {what}")
+
+                log_file = directory / f"{side.module}.log"
+                results[side.name].append(measure(side, sizes, log_file, step))
+        ours.close()
+        bare.close()
+    return results
+
+
+def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, and of the ratios within each."""
+    summary = {}
+    for wanted in MEASURES:
+        ours, bare = ([values[wanted.name] for values in side] for side in results.values())
+        ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
+        summary[wanted.name] = {
+            "ours": median(ours),
+            "bare": median(bare),
+            "ratio": median(ratios),
+            "lowest_ratio": min(ratios),
+            "highest_ratio": max(ratios),
+        }
+    return summary
+
+
+def show(console: Console, sizes: Sizes, summary: dict[str, dict[str, float]]) -> None:
+    """The table of ratios."""
+    table = Table(
+        title=f"Against bare Celery: {sizes.tasks:,} tasks, {sizes.round_trips} round trips, "
+        f"median of {sizes.rounds} round{'s' * (sizes.rounds > 1)}"
+    )
+    for heading in ("", "ours", "bare", "ratio", "of rounds", "floor", "aim"):
+        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+    for wanted in MEASURES:
+        row = summary[wanted.name]
+        ratio, unit = row["ratio"], wanted.unit
+        digits = 0 if unit == "tasks/s" else 1
+        table.add_row(
+            f"{wanted.name}, {unit}",
+            f"{row['ours']:,.{digits}f}",
+            f"{row['bare']:,.{digits}f}",
+            f"[bold]{ratio:.2f}[/]",
+            f"{row['lowest_ratio']:.2f}-{row['highest_ratio']:.2f}",
+            *(
+                "" if bound is None else _judged(bound, wanted.reaches(ratio, bound))
+                for bound in (wanted.floor, wanted.aim)
+            ),
+        )
+    console.print(table)
+
+
+def show_decisions(console: Console, decisions: dict[int, float]) -> None:
+    """The table of routing decisions."""
+    table = Table(title="One routing decision (balanced)")
+    for heading in ("candidates", "decision", "per candidate", "aim, µs"):
+        table.add_column(heading, justify="right")
+    for candidates, cost_us in decisions.items():
+        aim = _judged(50, cost_us < 50) if candidates == 100 else ""
+        table.add_row(
+            f"{candidates:,}", f"{cost_us:,.1f} µs", f"{cost_us / candidates:.2f} µs", aim
+        )
+    console.print(table)
+
+
+def _judged(bound: float, reached: bool) -> str:
+    return f"[{'green' if reached else 'red'}]{bound:g} {'✓' if reached else '✗'}[/]"
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both sides.")] = 3,
+    tasks: Annotated[int, typer.Option(min=100, help="Tasks of one drain.")] = 5000,
+    round_trips: Annotated[int, typer.Option(min=20, help="Idle round trips a round.")] = 300,
+    quick: Annotated[bool, typer.Option("--quick", help="1 round, 500 tasks: a look.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, all rounds.")] = False,
+) -> None:
+    """Measure, as ratios to bare Celery on the same embedded broker. Judges nothing."""
+    console = Console(stderr=as_json)
+    sizes = Sizes(1, 500, 100) if quick else Sizes(rounds, tasks, round_trips)
+    decisions = {candidates: decision_us(candidates) for candidates in CANDIDATES}
+    show_decisions(console, decisions)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        with (directory / "caller.log").open("w") as log:
+            with redirect_stderr(log):
+                # What a front door logs is part of what it costs.
+                logs.configure("info")
+            results = compare(sizes, directory, console)
+    summary = summarise(results)
+    show(console, sizes, summary)
+    if as_json:
+        told = {
+            "sizes": asdict(sizes),
+            "decision_us": decisions,
+            "summary": summary,
+            "rounds": results,
+        }
+        json.dump(told, sys.stdout, indent=2)
+        print()
+
+
+if __name__ == "__main__":
+    typer.run(main)

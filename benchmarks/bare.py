@@ -1,0 +1,34 @@
+"""The other side: Celery alone, with its own Redis result backend and a task that does nothing.
+
+The same pool, prefetch, acknowledgement and events as ours; all else is Celery's default.
+"""
+
+import os
+
+from celery import Celery
+
+URL_VARIABLE = "BARE_CELERY_URL"
+QUEUE = "bare"
+
+
+def make_bare_app(url: str) -> Celery:
+    """A Celery app on this Redis."""
+    app = Celery("bare", broker=url, backend=url, set_as_current=False)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        worker_pool="threads",
+        worker_send_task_events=True,
+        broker_connection_retry_on_startup=True,
+    )
+
+    @app.task(name="noop")
+    def noop() -> None:
+        """Do nothing."""
+
+    return app
+
+
+if URL_VARIABLE in os.environ:
+    app = make_bare_app(os.environ[URL_VARIABLE])
