@@ -1,16 +1,6 @@
 """Who may be let in from other machines: nobody, until there are credentials."""
 
-import ipaddress
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine can reach `host`. A name is not looked up."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+from orchestrator.settings import is_loopback
 
 
 def bracketed(host: str) -> str:

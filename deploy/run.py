@@ -32,14 +32,14 @@ import pymongo
 import pymongo.errors
 import redis
 
-from deploy.binding import bracketed, is_loopback, refusal
+from deploy.binding import bracketed, refusal
 from deploy.folder import Folder, FolderInUse
 from deploy.programs import ROOT, Ports, Program, our_programs, roles, server_programs
 from deploy.servers import LOOPBACK, ServerFailed, mongo_url
 from deploy.supervision import STOP_S, Died, Ended, Killed, Spawned, Supervisord
 from orchestrator.errors import BadSettings, BrokerUnavailable
 from orchestrator.registry import Registry, open_redis
-from orchestrator.settings import Settings, load
+from orchestrator.settings import Settings, is_loopback, load
 
 CHECK_TIMEOUT_S = 1.0
 TICK_S = 0.1

@@ -4,6 +4,7 @@ Values come from the environment under the field's name in capitals (`REDIS_URL`
 read by `load()` at the start of a process and passed on; nothing else reads the environment.
 """
 
+import ipaddress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -192,6 +193,16 @@ class Settings(BaseSettings):
     def queue(self, role: str) -> str:
         """The Celery queue of a role; the default prefix is left out of it."""
         return role if self.key_prefix == "orchestrator" else f"{self.key_prefix}.{role}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can reach `host`. A name is not looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def load() -> Settings:

@@ -52,7 +52,7 @@ from orchestrator.errors import (
 )
 from orchestrator.logs import log
 from orchestrator.registry import Heartbeat
-from orchestrator.settings import Settings, current
+from orchestrator.settings import Settings, current, is_loopback
 from orchestrator.tasks import Claim, Document, Request, Task, new_token
 
 T = TypeVar("T")
@@ -524,6 +524,18 @@ def make_app(*agents: Agent, name: str | None = None) -> AgentApp:
     return app
 
 
+def _bind_flower_safely() -> None:
+    """Flower's own default is every address of the machine, without a password."""
+    from tornado.options import options  # only Flower's process has a use for it
+
+    options.address = options.address or "127.0.0.1"
+    if not (is_loopback(options.address) or options.basic_auth or options.auth):
+        sys.exit(
+            f"cannot start: Flower's address {options.address} can be reached from other machines: "
+            "set FLOWER_BASIC_AUTH first, or keep 127.0.0.1"
+        )
+
+
 def _celery_task(app: AgentApp, agent: Agent, task_type: TaskType) -> Callable[..., None]:
     def run(task_id: str, fence: int, published_at: float = 0.0) -> None:
         if app.runtime is None:
@@ -588,7 +600,13 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
         # Being connected keeps Celery from setting up its own.
         logs.configure(settings.log_level)
 
+    def on_import_modules(**_: Any) -> None:
+        # Flower sends this too, when its options are known and before it listens.
+        if "flower.command" in sys.modules:
+            _bind_flower_safely()
+
     # weak=False: nothing else holds these functions.
+    signals.import_modules.connect(on_import_modules, weak=False)
     signals.setup_logging.connect(on_setup_logging, weak=False)
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from deploy.servers import free_port
+from orchestrator.tasks import State, Task
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
@@ -112,6 +113,35 @@ def test_the_reply_comes_though_the_quote_worker_is_killed_in_its_handler(
     assert desk.engine.database["quotes"].count_documents({}) == 1
     child = desk.engine.store.get(desk.engine.store.get(quoted["task_id"]).child_ids()[0])
     assert (child.crashes, child.attempts) == (1, 2)
+
+
+def test_of_two_agents_that_know_the_products_the_one_with_room_answers(desk, eventually):
+    """The quote agent is the closer fit, until its slots are taken."""
+    gate = desk.directory / "gate"
+    desk.environment["GATE"] = str(gate)
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", "-c", "2", app="gated_quote")
+
+    def answered() -> Task:
+        question = {"question": "el isodec es bueno para el fuego?", "language": "es"}
+        return desk.finished(desk.submit("answer_product_question", question))
+
+    assert answered().decision["agent"] == "quote_agent"
+    wanted = {"items": [{"product": "isodec", "thickness_mm": 100, "area_m2": 50}]}
+    held = [desk.submit("create_quote", wanted) for _ in range(2)]
+    eventually(
+        lambda: desk.engine.service.agent("quote_agent")["current_tasks"] == 2,
+        20,
+        "both slots of the quote agent are taken",
+    )
+    passed_on = answered()
+    assert "fuego" in passed_on.result["text"].lower()
+    assert passed_on.decision["agent"] == "conversation_agent"
+    assert "the shortest expected wait" in passed_on.decision["reason"]
+    scores = {c["agent"]: c["score"] for c in passed_on.decision["candidates"]}
+    assert scores["conversation_agent"] < scores["quote_agent"]
+    gate.touch()
+    assert all(desk.finished(task).state is State.COMPLETED for task in held)
 
 
 def test_fifty_customers_at_once_are_each_answered_in_order(desk, front_door):

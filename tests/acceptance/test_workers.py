@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from deploy.servers import free_port
 from orchestrator.tasks import State
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
@@ -155,6 +156,15 @@ def test_a_bad_setting_stops_a_worker_with_a_line_that_names_it(desk):
     process = desk.spawn("celery", "-A", "probe.relay", "worker", log="bad", LEASE_S="soon")
     assert process.wait(30) != 0
     assert "LEASE_S='soon'" in desk.log("bad")
+
+
+def test_flower_is_not_opened_to_other_machines_without_a_password(desk):
+    port = str(free_port())
+    process = desk.spawn(
+        "celery", "-A", "agents.all", "flower", "--address=0.0.0.0", f"--port={port}", log="flower"
+    )  # fmt: skip
+    assert process.wait(30) != 0
+    assert "FLOWER_BASIC_AUTH" in desk.log("flower").splitlines()[-1]
 
 
 def test_queues_keep_nothing_in_redis_that_emptying_it_could_lose(desk):

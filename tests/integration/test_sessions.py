@@ -1,5 +1,6 @@
 """Sessions: who joins which, and the commit point of a turn."""
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,6 +9,8 @@ import pytest
 from orchestrator.context import Session, Sessions
 from orchestrator.errors import NotFound, StaleContext
 from orchestrator.tasks import Request, Task
+
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture
@@ -107,6 +110,27 @@ def test_an_agent_keeps_its_own_and_adds_to_what_is_shared(engine, sessions):
     assert kept.of_agent("conversation_agent") == {"said": "hello"}
     assert kept.of_agent("quote_agent") == {}
     assert kept.context["shared"] == {"language": "es"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"_id": "s3", "version": 1},
+        {"open_phone": "local|3"},
+        {"updated_at": {"$gte": START, "$lt": START + dt.timedelta(seconds=5)}},
+    ],
+)
+def test_a_query_answers_with_its_index_as_without(engine, query):
+    documents = [
+        {"_id": f"s{n}", "version": n % 2, "updated_at": START + dt.timedelta(seconds=n)}
+        | ({"open_phone": f"local|{n}"} if n % 3 == 0 else {})
+        for n in range(12)
+    ]
+    answers = []
+    for name in ("sessions", "plain"):
+        engine.database[name].insert_many(documents)
+        answers.append(sorted(found["_id"] for found in engine.database[name].find(query)))
+    assert answers[0] == answers[1] != []
 
 
 def test_an_unknown_session_is_said(sessions):
