@@ -37,11 +37,15 @@ agent: $(READY) ## one more worker for the running system: make agent ROLE=quote
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## resolve requirements.lock anew after a change of pyproject.toml; UPGRADE=1 for newer versions
+lock: ## resolve the two locks anew after a change of pyproject.toml; UPGRADE=1 for newer versions
 	@test -x build/uv/bin/uv || { python3 -m venv build/uv && build/uv/bin/pip install -q uv==$(UV_VERSION); }
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --all-extras \
 		--python-version 3.11 $(if $(UPGRADE),--upgrade) \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@# For images: the same versions, without the extras.
+	build/uv/bin/uv pip compile --quiet --universal --generate-hashes \
+		--python-version 3.11 --constraint requirements.lock --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml -o requirements-runtime.lock
 
 clean: ## remove what can be made again; keeps .data
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -6,7 +6,6 @@ idempotency keys, its sessions and the tasks that it may see.
 """
 
 import hmac
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -15,7 +14,7 @@ from typing import Any
 from flask import Request, g, request
 
 from api.errors import Forbidden, Unauthenticated
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, is_loopback
 
 # A proxy on this machine makes every visitor look local; these tell that there is one.
 PROXY_HEADERS = (
@@ -146,7 +145,7 @@ def is_local(asked: Request) -> bool:
     """
     if any(header in asked.headers for header in PROXY_HEADERS):
         return False
-    return _is_loopback(asked.remote_addr or "") and _is_loopback(_without_port(asked))
+    return is_loopback(asked.remote_addr or "") and is_loopback(_without_port(asked))
 
 
 def _without_port(asked: Request) -> str:
@@ -154,15 +153,6 @@ def _without_port(asked: Request) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _credentials(asked: Request) -> bytes | None:

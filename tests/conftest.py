@@ -1,8 +1,14 @@
-"""Real servers for all tests: started once per test process, a fresh desk for each test."""
+"""Real servers for all tests: started once per test process, a fresh desk for each test.
 
+TEST_REDIS_URL and TEST_MONGODB_URI, where set, name servers that run already: the integration
+tests then use those. The acceptance tests kill their servers, and always start their own.
+"""
+
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,15 +22,38 @@ from orchestrator.settings import Settings
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class ServerElsewhere:
+    """A server that is not ours to stop."""
+
+    url: str
+
+    def pause(self) -> None:
+        pytest.skip("pauses its server, and this one runs elsewhere")
+
+    def resume(self) -> None:
+        """It was never paused."""
+
+
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RedisServer | ServerElsewhere]:
+    if url := os.environ.get("TEST_REDIS_URL"):
+        yield ServerElsewhere(url.rstrip("/"))
+        return
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+def mongo_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[MongoServer | ServerElsewhere]:
+    if uri := os.environ.get("TEST_MONGODB_URI"):
+        yield ServerElsewhere(uri)
+        return
     # Durability is the subject of acceptance tests, which start their own with sync.
     server = MongoServer(tmp_path_factory.mktemp("mongo"), sync=False).start()
     yield server
@@ -32,7 +61,9 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServ
 
 
 @pytest.fixture
-def settings(redis_server: RedisServer, mongo_server: MongoServer) -> Settings:
+def settings(
+    redis_server: RedisServer | ServerElsewhere, mongo_server: MongoServer | ServerElsewhere
+) -> Settings:
     """A desk of its own: a fresh database and key prefix."""
     desk = f"t{secrets.token_hex(6)}"
     return Settings(
