@@ -4,6 +4,7 @@ Keeps secret which writes follow which. Every step after the insert is repeatabl
 repeated by the rescuer where a process died between two of them.
 """
 
+import contextlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -11,7 +12,13 @@ from typing import Any
 
 from orchestrator.broker import Publisher
 from orchestrator.declarations import DeclarationStore
-from orchestrator.errors import BrokerUnavailable, StoreUnavailable, TaskIsFinal, TooManyWaiting
+from orchestrator.errors import (
+    BrokerUnavailable,
+    NoCapableAgent,
+    StoreUnavailable,
+    TaskIsFinal,
+    TooManyWaiting,
+)
 from orchestrator.logs import log
 from orchestrator.replies import Replies
 from orchestrator.router import Router
@@ -19,6 +26,7 @@ from orchestrator.settings import Settings
 from orchestrator.tasks import Request, State, Task, TaskStore
 
 _REMEMBERED_KEYS = 10_000
+_CHUNK = 50  # children looked at in one read
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,12 @@ class Coordinator:
         return task, True
 
     def publish(self, *tasks: Task) -> None:
-        """Put tasks into their queues; a broker that is away leaves them to the rescuer."""
+        """Put those of the tasks that are queued into their queues.
+
+        Of any other state a message would name the fence, and a claim would succeed. A broker
+        that is away leaves them to the rescuer.
+        """
+        tasks = tuple(task for task in tasks if task.state is State.QUEUED)
         try:
             self._publisher.publish(tasks)
         except BrokerUnavailable as error:
@@ -130,7 +143,7 @@ class Coordinator:
     def hand_over(self, task: Task) -> None:
         """Insert the children that are written into a waiting task; repeatable.
 
-        A child that nobody can do ends as a failed task, and so as a value for its parent.
+        A child that nobody can do is inserted as a failed task: a value for its parent.
         """
         if task.handover is None:
             return
@@ -140,9 +153,28 @@ class Coordinator:
             request = Request.from_document(document)
             ready.append(self._accept_child(request, task, phase, n))
         self.publish(*ready)
+        # Whoever cancelled the parent meanwhile has not seen these children.
+        parent = self._store.get(task.id)
+        if parent.state.final:
+            self._cancel_all(parent.child_ids(), parent.error or {})
+        elif parent.cancel:
+            self.cancel(parent.id)
 
     def _accept_child(self, request: Request, parent: Task, phase: int, n: int) -> Task:
-        agent, decision = self._router.route(request)
+        try:
+            agent, decision = self._router.route(request)
+        except NoCapableAgent as error:
+            # Its agent is gone since the parent was checked: a value for the parent.
+            child, _ = self._store.accept(
+                request,
+                agent="",
+                queue="",
+                decision={},
+                epoch=0,
+                parent=(parent, phase, n),
+                refused={"code": error.code, "detail": error.detail, "facts": error.facts},
+            )
+            return child
         child, _ = self._store.accept(
             request,
             agent=agent.agent_id,
@@ -152,6 +184,12 @@ class Coordinator:
             parent=(parent, phase, n),
         )
         return child
+
+    def _cancel_all(self, task_ids: list[str], error: dict[str, Any]) -> None:
+        code, detail = error.get("code", "cancelled"), error.get("detail", "Cancelled.")
+        for child in self._store.many(task_ids).values():
+            with contextlib.suppress(TaskIsFinal):
+                self.cancel(child.id, code, detail)
 
     def check_children(self, children: list[Request]) -> None:
         """See that all children could be accepted, before they are written into a parent.
@@ -168,8 +206,11 @@ class Coordinator:
         if parent.state is not State.WAITING:
             return False
         expected = parent.child_ids()
-        if len(self._store.final_among(expected)) < len(expected):
-            return False
+        # From the last one backwards: it is the likeliest to be still under way.
+        for start in range(len(expected), 0, -_CHUNK):
+            chunk = expected[max(0, start - _CHUNK) : start]
+            if len(self._store.final_among(chunk)) < len(chunk):
+                return False
         resumed = self._store.resume(parent, self._router.epoch)
         if resumed is not None:
             self.publish(resumed)
@@ -195,11 +236,7 @@ class Coordinator:
         """
         task = self._store.cancel(self._store.get(task_id), {"code": code, "detail": detail})
         log.info("task.cancelled", task_id=task.id, state=task.state.value, code=code)
-        for child in self._store.many(task.child_ids()).values():
-            try:
-                self.cancel(child.id, code, detail)
-            except TaskIsFinal:
-                continue
+        self._cancel_all(task.child_ids(), {"code": code, "detail": detail})
         if task.state.final:
             self.settle(task)
         return task

@@ -35,7 +35,7 @@ import jsonschema_rs
 from pydantic import BaseModel
 from pymongo.database import Database
 
-from orchestrator.errors import AgentNotFound, InvalidPayload, NoCapableAgent
+from orchestrator.errors import AgentNotFound, InvalidPayload, NoCapableAgent, StoreUnavailable
 from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
@@ -228,6 +228,7 @@ class DeclarationStore:
         self._collection = database["declarations"]
         self._refresh_s = refresh_s
         self._read_at = float("-inf")
+        self._failed_at = float("-inf")
         self._known: dict[str, Declaration] = {}
         self._validators: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
@@ -248,16 +249,29 @@ class DeclarationStore:
 
     def all(self, *, fresh: bool = False) -> dict[str, Declaration]:
         """Agent id -> declaration, at most `refresh_s` old."""
-        if fresh or time.monotonic() - self._read_at > self._refresh_s:
-            with self._lock, store_errors():
-                known = {
-                    document["_id"]: Declaration.from_document(document)
-                    for document in self._collection.find()
-                }
-                if known != self._known:
-                    self._known, self._validators = known, {}
-                self._read_at = time.monotonic()
+        asked_at = time.monotonic()
+        if not fresh and asked_at - self._read_at <= self._refresh_s:
+            return self._known
+        with self._lock:
+            # Who waited for another's reading has no need of one of its own, nor of another's
+            # failure once more.
+            if self._failed_at > asked_at:
+                raise StoreUnavailable()
+            if self._read_at < asked_at:
+                self._read()
         return self._known
+
+    def _read(self) -> None:
+        try:
+            with store_errors():
+                documents = list(self._collection.find())
+        except StoreUnavailable:
+            self._failed_at = time.monotonic()
+            raise
+        known = {document["_id"]: Declaration.from_document(document) for document in documents}
+        if known != self._known:
+            self._known, self._validators = known, {}
+        self._read_at = time.monotonic()
 
     def agent(self, agent_id: str) -> Declaration:
         """One declaration.

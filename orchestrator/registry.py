@@ -65,6 +65,9 @@ class Heartbeat:
     pid: int = 0
 
 
+_HEARTBEAT_FIELDS = Heartbeat.__dataclass_fields__.keys()
+
+
 @dataclass(frozen=True)
 class Worker:
     """A heartbeat as the registry judges it."""
@@ -180,7 +183,10 @@ class Registry:
         for worker, told in heartbeats.items():
             silent_s = now - beats.get(worker, 0.0)
             offline = silent_s > self._settings.worker_offline_s
-            yield Worker(Heartbeat(**json.loads(told)), silent_s, offline)
+            fields = json.loads(told)
+            # A newer release may tell more, while both run.
+            known = {name: fields[name] for name in _HEARTBEAT_FIELDS & fields.keys()}
+            yield Worker(Heartbeat(**known), silent_s, offline)
 
     def set_epoch(self, epoch: int) -> None:
         """Mirror the epoch that MongoDB counts."""

@@ -12,7 +12,6 @@ from collections import defaultdict
 import pymongo
 import redis
 
-from orchestrator.errors import Unavailable
 from orchestrator.logs import log
 from orchestrator.settings import Settings
 from orchestrator.tasks import Task, TaskStore
@@ -58,8 +57,9 @@ class Replies:
         try:
             # Read after signing up: an end between the two is not missed.
             task = self._read(task_id)
-            if task.state.final or timeout_s <= 0 or not ended.wait(timeout_s):
+            if task.state.final or timeout_s <= 0:
                 return task
+            ended.wait(timeout_s)
             return self._read(task_id)
         finally:
             with self._lock:
@@ -103,7 +103,8 @@ class Replies:
                         message = pubsub.get_message(timeout=SWEEP_S)
                         if message is not None:
                             self._wake([message["data"]])
-            except redis.RedisError as error:
+            except Exception as error:
+                # Whatever it was: without this thread nobody here hears of an end again.
                 log.warning("reply.listener_lost", error=type(error).__name__)
                 self._stopped.wait(SWEEP_S)
 
@@ -115,5 +116,5 @@ class Replies:
                 continue
             try:
                 self._wake(self._store.final_among(waited_for))
-            except Unavailable as error:
-                log.warning("reply.sweep_failed", error=error.code)
+            except Exception as error:
+                log.warning("reply.sweep_failed", error=type(error).__name__)

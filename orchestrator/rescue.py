@@ -12,6 +12,7 @@ last of them after which everything queued was published again.
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from pymongo.errors import DuplicateKeyError
 from orchestrator.broker import Publisher
 from orchestrator.clock import Clock
 from orchestrator.coordinator import Coordinator
-from orchestrator.errors import BrokerUnavailable, NoCapableAgent, StoreUnavailable, TaskIsFinal
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.logs import log
 from orchestrator.registry import Load, Registry
 from orchestrator.router import Router
@@ -29,6 +30,7 @@ from orchestrator.settings import Settings
 from orchestrator.tasks import State, Task, TaskStore, store_errors
 
 BATCH = 200
+LOOKS = 1000  # at tasks of one state, most of them healthy
 BULK = 1000
 # Messages published this close to one that was claimed may still be on their way.
 IN_FLIGHT_S = 2.0
@@ -112,12 +114,23 @@ class Rescuer:
         """One bounded pass over everything that may need mending."""
         counts = Counts()
         load = self._load()
+        steps: list[Callable[[Counts], None]] = [
+            self._running,
+            self._retries,
+            partial(self._queued, load),
+            self._blocked,
+            self._waiting,
+        ]
         if load is not None:
-            self._mind_the_epoch(load, counts)
-            self._queued(load, counts)
-        self._running(counts)
-        self._blocked(counts)
-        self._waiting(counts)
+            steps.insert(0, partial(self._mind_the_epoch, load))
+        for step in steps:
+            try:
+                step(counts)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                # What one step stumbles over must not keep the others from their work.
+                log.exception("rescue.step_failed")
         return counts
 
     def release(self) -> None:
@@ -129,7 +142,8 @@ class Rescuer:
 
     def _acquire(self) -> bool:
         now = self._clock.now()
-        stale = now - dt.timedelta(seconds=self._patience_s)
+        patience = dt.timedelta(seconds=self._patience_s)
+        stale = now - patience
         with store_errors():
             lock = self._locks.find_one(LOCK)
             if lock is None:
@@ -138,9 +152,12 @@ class Rescuer:
                 except DuplicateKeyError:
                     return False
                 mine = True
-            elif lock["holder"] != self._holder and lock["at"] > stale:
+            elif lock["holder"] != self._holder and stale < lock["at"] < now + patience:
                 mine = False
             else:
+                if now - lock["at"] > dt.timedelta(seconds=self._settings.lease_s):
+                    # Nobody was there for a whole lease: maybe nobody could renew, either.
+                    self._away_at = self._clock.monotonic()
                 mine = bool(
                     self._locks.update_one(
                         LOCK | {"holder": lock["holder"], "at": lock["at"]},
@@ -154,7 +171,7 @@ class Rescuer:
 
     def _load(self) -> Load | None:
         try:
-            return self._router.load()
+            return self._router.load(fresh=True)
         except BrokerUnavailable as error:
             log.warning("rescue.broker_unavailable", error=error.code)
             return None
@@ -198,10 +215,17 @@ class Rescuer:
 
     # -- states ----------------------------------------------------------------------
 
-    def _queued(self, load: Load, counts: Counts) -> None:
+    def _retries(self, counts: Counts) -> None:
+        for task in self._store.retries_due(BATCH):
+            if task.state is State.QUEUED:
+                self._publish(task, counts)
+
+    def _queued(self, load: Load | None, counts: Counts) -> None:
         healthy = []
         for task in self._due(State.QUEUED, counts):
-            if (task.run_after is not None and task.epoch < 0) or self._is_missing(task, load):
+            if load is None:
+                continue  # only deadlines can be kept
+            if self._is_missing(task, load):
                 self._publish(task, counts)
             else:
                 healthy.append(task)
@@ -211,9 +235,10 @@ class Rescuer:
         """Whether a queued task's message seems to be gone.
 
         A healthy backlog is left alone: its messages are behind those that are claimed. The
-        message is missing where the queue is empty, or where one published later was claimed.
+        message is missing where its priority's list is empty, or where one that was published
+        there later has been claimed.
         """
-        if not sum(load.queues.get(task.queue, {}).values()):
+        if not load.queues.get(task.queue, {}).get(task.priority):
             return True
         published = task.published_at.timestamp() if task.published_at else 0.0
         return published + IN_FLIGHT_S < load.passed(task.queue, task.priority)
@@ -233,14 +258,15 @@ class Rescuer:
         if self._clock.monotonic() - disturbed_at < self._settings.lease_s:
             return
         for task in self._store.due(State.RUNNING, BATCH):
-            taken = self._store.take_back(task, self._router.epoch)
-            if taken is None:
-                continue
-            counts.taken_back += 1
-            log.warning(
-                "task.taken_back", task_id=task.id, worker=task.worker, crashes=taken.crashes
-            )
-            self._safely(self._after_take_back, taken)
+            self._safely(partial(self._take_back, counts), task)
+
+    def _take_back(self, counts: Counts, task: Task) -> None:
+        taken = self._store.take_back(task, self._router.epoch)
+        if taken is None:
+            return
+        counts.taken_back += 1
+        log.warning("task.taken_back", task_id=task.id, worker=task.worker, crashes=taken.crashes)
+        self._after_take_back(taken)
 
     def _after_take_back(self, task: Task) -> None:
         if task.state.final:
@@ -251,25 +277,29 @@ class Rescuer:
             self._coordinator.publish(task)
 
     def _blocked(self, counts: Counts) -> None:
-        seen = set()
-        for task in self._due(State.BLOCKED, counts):
-            if task.key not in seen and task.key is not None:
-                seen.add(task.key)
-                counts.promoted += self._coordinator.promote(task.key)
-            self._store.look_again(task)
+        due = list(self._due(State.BLOCKED, counts))
+        for key in {task.key for task in due if task.key is not None}:
+            counts.promoted += self._coordinator.promote(key)
+        # Those that were promoted have another fence by now, and are left alone.
+        self._store.look_again(*due)
 
     def _waiting(self, counts: Counts) -> None:
         for task in self._due(State.WAITING, counts):
-            missing = set(task.child_ids()) - set(self._store.many(task.child_ids()))
-            if missing:
-                self._safely(self._coordinator.hand_over, task)
-            counts.resumed += self._coordinator.resume(task)
+            self._safely(partial(self._see_to, counts), task)
             self._store.look_again(task)
+
+    def _see_to(self, counts: Counts, task: Task) -> None:
+        if task.cancel:
+            self._coordinator.cancel(task.id)
+            return
+        if self._store.existing(task.child_ids()) != set(task.child_ids()):
+            self._coordinator.hand_over(task)
+        counts.resumed += self._coordinator.resume(task)
 
     def _due(self, state: State, counts: Counts) -> Iterator[Task]:
         """Due tasks of a state; those past their deadline are cancelled on the way."""
         now = self._clock.now()
-        for task in self._store.due(state, BATCH):
+        for task in self._store.due(state, LOOKS):
             if task.deadline is not None and task.deadline <= now:
                 self._safely(self._expire, task)
                 counts.expired += 1
@@ -280,8 +310,10 @@ class Rescuer:
         self._coordinator.cancel(task.id, "deadline_exceeded", "Its deadline has passed.")
 
     def _safely(self, step: Callable[[Task], object], task: Task) -> None:
-        """One step that must not keep the pass from the rest."""
+        """What is done for one task, and must not keep the pass from the others."""
         try:
             step(task)
-        except (TaskIsFinal, NoCapableAgent) as error:
-            log.warning("rescue.step_failed", task_id=task.id, error=error.code)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error("rescue.task_failed", task_id=task.id, error=type(error).__name__)

@@ -237,21 +237,21 @@ class Router:
         agent = next(agent for agent in capable if agent.agent_id == decision.agent)
         return agent, decision
 
-    def load(self) -> Load:
-        """A snapshot no older than the settings allow.
+    def load(self, *, fresh: bool = False) -> Load:
+        """A snapshot no older than the settings allow, or a fresh one.
 
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
         with self._lock:
-            self._refresh()
+            self._refresh(fresh=fresh)
             if self._load is None:
                 raise BrokerUnavailable()
             return self._load
 
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if (now - self._load_at) * 1000 < self._settings.load_view_ms:
+    def _refresh(self, *, fresh: bool = False) -> None:
+        age_ms = (time.monotonic() - self._load_at) * 1000
+        if age_ms < self._settings.load_view_ms and not fresh:
             return
         roles = [agent.role for agent in self._declarations.all().values()]
         try:

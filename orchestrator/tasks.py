@@ -21,10 +21,10 @@ Collection `tasks`, one document per task:
     head           true for the one task of its key that may run (unique while true)
     state, fence   where it stands; the fence rises with each transition
     token          random per claim; how a lost acknowledgement is recognised
-    worker         who holds it; set only while running
+    worker         who holds it, for people; set only while running
     check_at       when the rescuer looks next; for a running task, when its lease ends
     looks          looks since it was queued, for growing pauses
-    run_after      a retry waits until then
+    run_after      a retry waits until then; gone once it is published
     deadline       past it the task is cancelled, or null
     cancel         true once somebody asked a running task to stop
     attempts, failures, crashes   claims; errors raised; workers lost
@@ -46,26 +46,35 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
 
+from bson.errors import BSONError
 from pymongo import MongoClient, ReadPreference, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
 
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     IdempotencyKeyReused,
+    InvalidPayload,
     StaleAttempt,
     StoreUnavailable,
     TaskIsFinal,
     TaskNotFound,
 )
+from orchestrator.logs import log
 from orchestrator.settings import Settings
 
 Document = dict[str, Any]
@@ -74,6 +83,10 @@ T = TypeVar("T")
 TIMELINE_LENGTH = 200
 # A process that does not renew leases reads the database's clock this often.
 CLOCK_TRUSTED_S = 60.0
+# A reading that took longer says too little.
+CLOCK_READ_S = 0.5
+# What BSON cannot take: unknown types, half characters, numbers over 64 bits, over 16 MB.
+UNFIT = (BSONError, UnicodeError, OverflowError, DocumentTooLarge)
 # Browsers send a message that got no answer again; the same words after this are new words.
 TWIN_WINDOW = dt.timedelta(seconds=10)
 
@@ -363,14 +376,18 @@ class TaskStore:
         ensure_index(self._tasks, "blocked", "key state seq", where={"key": {"$gt": ""}})
         ensure_index(self._tasks, "head", "key", unique=True, where={"head": True})
         ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
-        ensure_index(self._tasks, "held", "worker", where={"worker": {"$gt": ""}})
+        ensure_index(self._tasks, "retries", "run_after")
         ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
 
     def read_clock(self) -> None:
         """Take a reading of the database's clock."""
+        asked_at = self._clock.monotonic()
         with store_errors():
             told: dt.datetime = self._database.client.admin.command("hello")["localTime"]
-        self._clock.observe(told if told.tzinfo else told.replace(tzinfo=dt.UTC))
+        took_s = self._clock.monotonic() - asked_at
+        if took_s < CLOCK_READ_S:
+            told = told if told.tzinfo else told.replace(tzinfo=dt.UTC)
+            self._clock.observe(told + dt.timedelta(seconds=took_s / 2))
 
     # -- acceptance ------------------------------------------------------------------
 
@@ -383,12 +400,15 @@ class TaskStore:
         decision: Document,
         epoch: int,
         parent: tuple[Task, int, int] | None = None,
+        refused: Document | None = None,
     ) -> tuple[Task, bool]:
         """Store a task durably; True where this call created it, False for a repetition.
 
-        `parent` is (task, phase, n) of a child, whose id follows from it.
+        `parent` is (task, phase, n) of a child, whose id follows from it. With `refused`, an
+        error, the task is stored as one that has failed.
 
         Raises:
+            InvalidPayload: it holds what cannot be stored, such as half a character.
             IdempotencyKeyReused: the key came before with another request.
             StoreUnavailable: unknown whether it was stored; ask again with the same key.
         """
@@ -428,11 +448,22 @@ class TaskStore:
                 document["deadline"] = parent[0].deadline
         if request.twin is not None:
             document["twin"] = request.twin
-        with store_errors():
-            return self._insert(document, request)
+        if refused is not None:
+            document |= self._final(State.FAILED, error=refused)
+            del document["check_at"]
+        try:
+            with store_errors():
+                return self._insert(document, request)
+        except UNFIT as error:
+            raise InvalidPayload(
+                task_type=request.type, errors=[{"pointer": "", "detail": "cannot be stored"}]
+            ) from error
 
     def _insert(self, document: Document, request: Request) -> tuple[Task, bool]:
         known_seq = request.seq_after
+        if request.ordering_key is not None and not known_seq:
+            # A guess of 1 would succeed, and overtake, where older tasks have expired.
+            known_seq = self.last_seq(request.ordering_key)
         while True:
             if request.ordering_key is not None:
                 document |= {
@@ -500,9 +531,7 @@ class TaskStore:
     def unfinished(self, key: str, at_most: int) -> int:
         """How many tasks of a key are blocked, counted up to `at_most`."""
         with store_errors():
-            return self._tasks.count_documents(
-                {"key": key, "state": State.BLOCKED.value}, limit=at_most
-            )
+            return self._tasks.count_documents(self._blocked(key), limit=at_most)
 
     # -- reading ---------------------------------------------------------------------
 
@@ -582,12 +611,18 @@ class TaskStore:
             return None
         return Claim(Task.from_document(document), token)
 
-    def renew(self, worker: str) -> int:
-        """Extend the lease of all that a worker holds, in one write; returns how many."""
+    def renew(self, held: Iterable[tuple[str, int]]) -> int:
+        """Extend the leases of what is held, (task id, fence) each, in one round trip; returns
+        how many are.
+
+        By fence, and not by the worker's name: what the worker gave up must run out.
+        """
+        lease = {"$set": {"check_at": self._lease_end(self._clock.now())}}
+        renewals = [UpdateOne({"_id": id, "fence": fence}, lease) for id, fence in held]
+        if not renewals:
+            return 0
         with store_errors():
-            return self._tasks.update_many(
-                {"worker": worker}, {"$set": {"check_at": self._lease_end(self._clock.now())}}
-            ).matched_count
+            return self._tasks.bulk_write(renewals, ordered=False).matched_count
 
     def finish(self, claim: Claim, result: Any) -> Task:
         """Complete the claimed attempt, once.
@@ -684,9 +719,7 @@ class TaskStore:
     def promote(self, key: str, epoch: int) -> Task | None:
         """Make the lowest blocked task of a key its head; None when there is one, or none waits."""
         with store_errors():
-            lowest = list(
-                self._tasks.find({"key": key, "state": State.BLOCKED.value}).sort("seq", 1).limit(1)
-            )
+            lowest = list(self._tasks.find(self._blocked(key)).sort("seq", 1).limit(1))
             if not lowest:
                 return None
             task = Task.from_document(lowest[0])
@@ -755,12 +788,34 @@ class TaskStore:
 
     def due(self, state: State, limit: int) -> list[Task]:
         """Tasks of a state whose `check_at` has passed."""
+        return self._found({"state": state.value, "check_at": {"$lt": self._clock.now()}}, limit)
+
+    def retries_due(self, limit: int) -> list[Task]:
+        """Tasks whose pause before the next try is over, and that are not published yet."""
+        return self._found({"run_after": {"$lt": self._clock.now()}}, limit)
+
+    def existing(self, task_ids: list[str]) -> set[str]:
+        """Which of these were ever inserted."""
         with store_errors():
-            found = self._tasks.find(
-                {"state": state.value, "check_at": {"$lt": self._clock.now()}},
-                {"timeline": 0, "result": 0},
-            ).limit(limit)
-            return [Task.from_document(document) for document in found]
+            return {d["_id"] for d in self._tasks.find({"_id": {"$in": task_ids}}, {"_id": 1})}
+
+    def _found(self, query: Document, limit: int) -> list[Task]:
+        with store_errors():
+            documents = list(self._tasks.find(query, {"timeline": 0, "result": 0}).limit(limit))
+        tasks = []
+        for document in documents:
+            try:
+                tasks.append(Task.from_document(document))
+            except (KeyError, TypeError, ValueError) as error:
+                # One that was tampered with must not keep the rescuer from the others.
+                name = type(error).__name__
+                log.error("task.unreadable", task_id=str(document["_id"]), error=name)
+        return tasks
+
+    @staticmethod
+    def _blocked(key: str) -> Document:
+        # The range is for SecantusDB 0.6, which uses no partial index for equalities alone.
+        return {"key": key, "state": State.BLOCKED.value, "seq": {"$gt": 0}}
 
     def queued_before(self, epoch: int) -> Iterator[Task]:
         """Queued tasks last published under an older epoch, and not waiting for a retry."""
@@ -786,11 +841,16 @@ class TaskStore:
             )
 
     def look_again(self, *tasks: Task, also: Document | None = None) -> None:
-        """Put off the rescuer's next look at tasks, with growing pauses, in one round trip."""
+        """Put off the rescuer's next look at tasks, with growing pauses, in one round trip.
+
+        With `also`, what a publish of them is recorded by.
+        """
+        gone = {"$unset": {"run_after": ""}} if also else {}
         looked = [
             UpdateOne(
                 {"_id": task.id, "fence": task.fence},
-                {"$set": {"check_at": self._next_look(task)} | (also or {}), "$inc": {"looks": 1}},
+                {"$set": {"check_at": self._next_look(task)} | (also or {}), "$inc": {"looks": 1}}
+                | gone,
             )
             for task in tasks
         ]
@@ -853,6 +913,8 @@ class TaskStore:
             "$push": _timeline(event),
         }
         gone = {} if fields["state"] == State.RUNNING.value else {"worker": ""}
+        if "run_after" not in fields:
+            gone["run_after"] = ""
         if State(fields["state"]).final:
             gone |= {"head": "", "check_at": ""}
         if gone:

@@ -24,15 +24,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
+import bson
 import click
-from bson.errors import BSONError
 from celery import Celery, signals
 from celery.apps.worker import Worker as CeleryWorker
 from celery.worker.consumer import Consumer as CeleryConsumer
 from click.core import ParameterSource
 from kombu import Exchange, Queue
 from pydantic import BaseModel, ValidationError
-from pymongo.errors import ConnectionFailure, DocumentTooLarge
+from pymongo.errors import ConnectionFailure
 
 from orchestrator import logs
 from orchestrator.broker import configure
@@ -53,7 +53,7 @@ from orchestrator.errors import (
 from orchestrator.logs import log
 from orchestrator.registry import Heartbeat
 from orchestrator.settings import Settings, current, is_loopback
-from orchestrator.tasks import Claim, Document, Request, Task, new_token
+from orchestrator.tasks import UNFIT, Claim, Document, Request, Task, new_token
 
 T = TypeVar("T")
 
@@ -130,6 +130,7 @@ class Runtime:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
+        self._held: set[tuple[str, int]] = set()  # task id and fence of what runs here
         self._outcomes: Counter[str] = Counter()
         self._run_times: deque[tuple[float, float]] = deque(maxlen=1000)
         self._passed: dict[str, float] = {}
@@ -188,8 +189,9 @@ class Runtime:
 
     def _renew(self) -> None:
         self.engine.store.read_clock()
-        if self._running.total():
-            self.engine.store.renew(self.worker)
+        with self._lock:
+            held = list(self._held)
+        self.engine.store.renew(held)
 
     def _beat(self) -> None:
         try:
@@ -237,10 +239,13 @@ class Runtime:
         Raises:
             AttemptFailed: the attempt failed; its code only, for Flower.
         """
+        held = (task_id, fence + 1)
         with self._lock:
             self._running[agent.id] += 1
+            self._held.add(held)
         began = time.monotonic()
         outcome = "dropped"
+        claim = None
         try:
             token = new_token()
             claim = self._until_stored(
@@ -254,16 +259,20 @@ class Runtime:
         except StaleAttempt:
             log.warning("task.stale", task_id=task_id, fence=fence)
             outcome = "stale"
+        except StoreUnavailable:
+            # The process ends while MongoDB is away: the lease runs out, and it runs elsewhere.
+            log.warning("task.left", task_id=task_id, fence=fence)
+            outcome = "left"
         except Exception as error:
-            # The task's lease ends by itself, and it runs again: a crash, not a failure.
-            log.error("task.crashed", task_id=task_id, type=task_type.name, where=_where(error))
-            raise AttemptFailed("crashed") from None
+            log.error("task.stumbled", task_id=task_id, type=task_type.name, where=_where(error))
+            outcome = self._stumbled(claim)
         finally:
             run_s = time.monotonic() - began
             with self._lock:
+                self._held.discard(held)
                 self._running[agent.id] -= 1
                 self._outcomes[outcome] += 1
-                if outcome not in ("dropped", "stale"):
+                if outcome not in ("dropped", "stale", "left"):
                     self._run_times.append((time.monotonic(), run_s))
         log.info(
             f"task.{outcome}",
@@ -274,6 +283,18 @@ class Runtime:
         )
         if outcome in ("failed", "retried"):
             raise AttemptFailed(outcome)
+
+    def _stumbled(self, claim: Claim | None) -> str:
+        """What is wrong with us, and not with the handler, counts against its retries too: a
+        task that we can never store must come to an end."""
+        if claim is None:
+            return "dropped"
+        try:
+            return self._failed(claim, "worker_error", "The worker stumbled.", {}, retry=True)
+        except StaleAttempt:
+            return "stale"
+        except StoreUnavailable:
+            return "left"
 
     def _note_passed(self, task: Task, published_at: float) -> None:
         lane = f"{task.queue}:{task.priority.step}"
@@ -287,18 +308,15 @@ class Runtime:
         if stop is not None:
             return self._cancelled(claim, stop)
         try:
-            context, result = self._handle(task_type, task)
+            payload = task_type.payload.model_validate(task.payload)
+        except ValidationError as error:
+            fields = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+            detail = "The payload is not valid."
+            return self._failed(claim, "invalid_payload", detail, {"fields": fields}, retry=False)
+        try:
+            context, result = self._handle(task_type, task, payload)
         except TaskError as error:
             return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
-        except ValidationError as error:
-            where = [".".join(map(str, problem["loc"])) for problem in error.errors()]
-            return self._failed(
-                claim,
-                "invalid_payload",
-                "The payload is not valid.",
-                {"fields": where},
-                retry=False,
-            )
         except (Unavailable, StaleContext, ConnectionFailure) as error:
             # Not the handler's fault: nothing is counted against the task.
             code = error.code if isinstance(error, OrchestratorError) else StoreUnavailable.code
@@ -322,7 +340,7 @@ class Runtime:
             if isinstance(result, HandOver):
                 return self._hand_over(claim, result)
             ended = self._until_stored("finish", lambda: store.finish(claim, _plain(result)))
-        except (BSONError, DocumentTooLarge, OverflowError) as error:
+        except UNFIT as error:
             log.error("task.result_unfit", task_id=task.id, type=task.type, where=_where(error))
             detail = "The handler's result cannot be stored."
             return self._failed(claim, "result_unfit", detail, {}, retry=False)
@@ -341,9 +359,10 @@ class Runtime:
             return {"code": "deadline_exceeded", "detail": "Its deadline has passed."}
         return None
 
-    def _handle(self, task_type: TaskType, task: Task) -> tuple[TaskContext, Any]:
+    def _handle(
+        self, task_type: TaskType, task: Task, payload: BaseModel
+    ) -> tuple[TaskContext, Any]:
         """Run the handler; a context that changed under it is worked out again at once."""
-        payload = task_type.payload.model_validate(task.payload)
         children = self.engine.coordinator.children(task) if task.handover is not None else []
         context = TaskContext(task, self.engine, children, task.memory or {})
         for attempt in range(STALE_CONTEXT_TRIES):
@@ -352,11 +371,14 @@ class Runtime:
             except StaleContext:
                 if attempt == STALE_CONTEXT_TRIES - 1:
                     raise
+            except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+                # Celery's threads would never give the slot back.
+                raise RuntimeError("the handler tried to end its process") from error
         raise AssertionError("unreachable")
 
     def _failed(self, claim: Claim, code: str, detail: str, facts: Document, *, retry: bool) -> str:
         store, settings = self.engine.store, self._settings
-        error = {"code": code, "detail": detail} | ({"facts": facts} if facts else {})
+        error = {"code": code, "detail": detail} | ({"facts": facts} if _fit(facts) else {})
         if retry and claim.task.failures < settings.max_failures:
             pause_s = retry_pause_s(
                 claim.task.failures, settings.retry_base_s, settings.retry_max_s, self._random
@@ -422,6 +444,16 @@ def retry_pause_s(failures: int, base_s: float, max_s: float, rng: random.Random
     """
     step_s: float = min(max_s, base_s * 2.0**failures)
     return step_s / 2 + rng.uniform(0, step_s / 2)
+
+
+def _fit(facts: Document) -> bool:
+    """There are facts, and they can be stored."""
+    try:
+        bson.encode(facts)
+    except UNFIT:
+        log.error("task.facts_unfit", names=sorted(facts))
+        return False
+    return bool(facts)
 
 
 def _plain(result: Any) -> Any:

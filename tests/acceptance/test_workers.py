@@ -69,6 +69,21 @@ def test_a_result_that_cannot_be_stored_fails_and_says_so(desk):
     assert (ended.state, ended.error["code"]) == (State.FAILED, "result_unfit")
 
 
+def test_a_handler_that_ends_its_process_costs_no_slot(desk):
+    desk.environment["MAX_FAILURES"] = "0"
+    desk.worker("relay", "-c", "2")
+    for _ in range(4):
+        ended = desk.finished(desk.submit("quit", {}))
+        assert (ended.state, ended.error["code"]) == (State.FAILED, "handler_error")
+    assert desk.finished(desk.submit("relay", {})).state is State.COMPLETED
+
+
+def test_an_error_that_cannot_be_stored_is_one_without_its_facts(desk):
+    desk.worker("relay")
+    ended = desk.finished(desk.submit("misfit", {}))
+    assert (ended.error["code"], "facts" in ended.error) == ("misfit", False)
+
+
 def test_tasks_of_one_key_run_one_at_a_time_in_order_while_others_go_on(desk, eventually):
     first, second = desk.gate(), desk.gate()
     desk.worker("holding")

@@ -1,5 +1,8 @@
 """Heartbeats in, load out, in Redis' time."""
 
+import dataclasses
+import json
+
 import pytest
 
 from orchestrator.errors import BrokerUnavailable
@@ -59,6 +62,13 @@ def test_an_empty_redis_has_no_epoch(engine):
     assert engine.registry.load([]).epoch is None
     engine.registry.set_epoch(7)
     assert engine.registry.load([]).epoch == 7
+
+
+def test_a_heartbeat_of_a_newer_release_is_read_for_what_is_known(engine):
+    told = dataclasses.asdict(beat()) | {"a field of the future": 1}
+    engine.registry.beat(beat())
+    engine.redis.hset(f"{engine.settings.key_prefix}:workers", "w1", json.dumps(told))
+    assert engine.registry.load([]).workers[0].beat == beat()
 
 
 def test_a_redis_that_is_away_is_said(settings):

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from orchestrator.declarations import Agent
 from orchestrator.registry import Heartbeat
-from orchestrator.tasks import Request, State
+from orchestrator.rescue import Counts
+from orchestrator.tasks import Priority, Request, State
 
 
 class Payload(BaseModel):
@@ -80,6 +81,78 @@ def test_a_message_that_is_gone_is_published_again_when_its_time_comes(engine, r
     assert engine.store.get(task.id).fence == task.fence
 
 
+def test_a_lost_message_is_missed_though_other_priorities_are_not_empty(engine, rescuer, advance):
+    for _ in range(3):
+        submit(engine)
+    lost = submit(engine, priority=Priority.CRITICAL)
+    engine.redis.delete(engine.settings.queue("probe"))
+    advance(engine.settings.republish_after_s + 1)
+    assert rescuer.run_once().published == 1
+    assert depth(engine) == 4
+    assert engine.store.get(lost.id).looks == 1
+
+
+def test_a_hand_over_that_is_repeated_runs_no_child_again(engine, rescuer):
+    parent, (first, second) = waiting_parent(engine, "probe", "probe")
+    engine.store.finish(claim(engine, first), "done")
+    claim(engine, second)
+    drop_messages(engine)
+    engine.coordinator.hand_over(parent)
+    assert depth(engine) == 0
+    assert engine.store.get(first.id).state is State.COMPLETED
+
+
+def test_a_child_that_nobody_does_any_more_is_a_failed_one(engine, rescuer, advance):
+    parent, (known, _) = waiting_parent(engine, "probe", "gone")
+    engine.store.finish(claim(engine, known), "done")
+    advance(engine.settings.republish_after_s + 1)
+    rescuer.run_once()
+    assert engine.store.get(parent.id).state is State.QUEUED
+    results = engine.coordinator.children(engine.store.get(parent.id))
+    assert [child.completed for child in results] == [True, False]
+    assert results[1].error["code"] == "no_capable_agent"
+
+
+def test_a_parent_that_was_cancelled_while_it_handed_over_takes_its_children_along(
+    engine, rescuer, advance
+):
+    task = submit(engine)
+    held = claim(engine, task)
+    engine.coordinator.cancel(task.id)
+    waiting = engine.store.wait(held, [Request(type="probe", payload={})], {})
+    engine.coordinator.hand_over(waiting)
+    assert engine.store.get(task.id).state is State.CANCELLED
+    assert engine.store.get(waiting.child_ids()[0]).state is State.CANCELLED
+
+
+def waiting_parent(engine, *types):
+    requests = [Request(type=name, payload={}) for name in types]
+    parent = engine.store.wait(claim(engine, submit(engine)), requests, {})
+    drop_messages(engine)
+    engine.coordinator.hand_over(parent)
+    return parent, [engine.store.get(child_id) for child_id in parent.child_ids()]
+
+
+def test_one_unreadable_task_does_not_keep_the_rescuer_from_the_others(engine, rescuer, advance):
+    broken, lost = submit(engine), submit(engine)
+    claim(engine, lost, "dead")
+    engine.database["tasks"].update_one({"_id": broken.id}, {"$set": {"priority": "odd"}})
+    advance(engine.settings.lease_s + 1)
+    assert rescuer.run_once().taken_back == 1
+
+
+def test_a_retry_does_not_wait_behind_a_backlog(engine, rescuer, advance):
+    for _ in range(50):
+        submit(engine)
+    task = submit(engine)
+    engine.store.retry(claim(engine, task), {"code": "x"}, 5.0)
+    advance(6)
+    engine.rescuer("me", eager=True)._retries(counts := Counts())
+    assert counts.published == 1
+    engine.rescuer("me", eager=True)._retries(counts)
+    assert counts.published == 1
+
+
 def test_a_backlog_does_not_grow_itself(engine, rescuer, advance):
     for _ in range(30):
         submit(engine)
@@ -140,7 +213,7 @@ def test_a_lease_that_ended_is_taken_back_and_one_that_was_renewed_is_not(engine
     claim(engine, lost, "dead")
     claim(engine, kept, "alive")
     advance(engine.settings.lease_s + 1)
-    engine.store.renew("alive")
+    engine.store.renew([(kept.id, engine.store.get(kept.id).fence)])
     assert rescuer.run_once().taken_back == 1
     assert engine.store.get(lost.id).state is State.QUEUED
     assert engine.store.get(kept.id).state is State.RUNNING

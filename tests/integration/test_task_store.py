@@ -8,7 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from orchestrator.engine import Engine
-from orchestrator.errors import IdempotencyKeyReused, StaleAttempt, TaskIsFinal
+from orchestrator.errors import (
+    IdempotencyKeyReused,
+    InvalidPayload,
+    StaleAttempt,
+    TaskIsFinal,
+)
 from orchestrator.tasks import Priority, Request, State, Task, TaskStore, new_token
 
 
@@ -100,7 +105,7 @@ def test_a_renewed_lease_is_not_taken_back(store):
     task = accept(store)
     held = claim(store, task)
     store._clock.observe(store._clock.now() + dt.timedelta(seconds=1))
-    assert store.renew("worker-1") == 1
+    assert store.renew([(task.id, held.fence)]) == 1
     assert store.take_back(held.task, 1) is None
     assert store.get(task.id).state is State.RUNNING
 
@@ -171,6 +176,18 @@ def test_numbers_of_a_key_are_dense_and_distinct_under_concurrency(store):
         tasks = list(pool.map(lambda n: accept(store, ask(str(n), ordering_key="s")), range(40)))
     assert sorted(task.seq for task in tasks) == list(range(1, 41))
     assert {task.state for task in tasks} == {State.BLOCKED}
+
+
+def test_numbers_go_on_where_older_tasks_of_the_key_are_gone(engine, store):
+    for n in range(3):
+        accept(store, ask(str(n), ordering_key="s"))
+    engine.database["tasks"].delete_many({"seq": {"$lt": 3}})
+    assert accept(store, ask("next", ordering_key="s")).seq == 4
+
+
+def test_what_cannot_be_stored_is_refused(store):
+    with pytest.raises(InvalidPayload):
+        accept(store, ask("\ud800"))
 
 
 def test_a_wrong_hint_of_the_last_number_costs_a_read_and_no_place(store):
@@ -295,8 +312,8 @@ SHAPES = {
     "idempotency": {"idempotency": "i07"},
     "twin": {"twin": "w3"},
     "last of a key": {"key": "k1"},
-    "blocked of a key": {"key": "k1", "state": "blocked"},
-    "held by a worker": {"worker": "w1"},
+    "blocked of a key": {"key": "k1", "state": "blocked", "seq": {"$gt": 0}},
+    "retries": {"run_after": {"$lt": NOW + dt.timedelta(seconds=20)}},
     "due": {"state": "queued", "check_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
     "of a state": {"state": "queued"},
 }  # fmt: skip
@@ -316,14 +333,17 @@ def test_a_query_answers_with_its_index_as_without(engine, shape):
         }
         if n % 2:
             document |= {"key": f"k{n % 3}", "seq": n}
-        if state == "running":
-            document["worker"] = f"w{n % 4}"
+        if n % 5 == 0:
+            document["run_after"] = NOW + dt.timedelta(seconds=n)
         if n % 10 == 3:
             document["twin"] = f"w{n}"
         documents.append(document)
     indexed, plain = engine.database["tasks"], engine.database["plain"]
     indexed.insert_many(documents)
     plain.insert_many(documents)
+
+    plan = indexed.find(SHAPES[shape]).explain()["queryPlanner"]["winningPlan"]
+    assert "COLLSCAN" not in str(plan)
 
     def answer(collection, **sort):
         found = collection.find(SHAPES[shape])

@@ -45,3 +45,15 @@ def stumble(context: TaskContext, payload: Relay) -> object:
 def unfit(context: TaskContext, payload: Relay) -> object:
     """Return what cannot be stored."""
     return {"a set": {1, 2}}
+
+
+@agent.handles("quit")
+def leave(context: TaskContext, payload: Relay) -> None:
+    """Try to end the process."""
+    raise SystemExit(3)
+
+
+@agent.handles("misfit")
+def misfit(context: TaskContext, payload: Relay) -> None:
+    """Fail with facts that cannot be stored."""
+    raise TaskError("misfit", "No.", total={1, 2})
