@@ -25,7 +25,7 @@ UNKNOWN_RUN_S = 0.1
 BLIND_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An agent that can do the task, and its load.
 
@@ -138,15 +138,13 @@ def _balanced(
 
     While slots are free nobody waits, so that the fit decides between two idle agents.
     """
-    scores = []
     routed = state.routed.get
-    for c in ranked:
-        beyond = c.queued + c.held + routed(c.agent, 0) - c.slots + 1
-        if beyond <= 0 and c.slots:
-            scores.append(0.0)
-        else:
-            scores.append(max(1, beyond) * (c.mean_run_s or UNKNOWN_RUN_S) / (c.slots or 1))
-    return scores
+    return [
+        0.0
+        if (beyond := c.queued + c.held + routed(c.agent, 0) - c.slots + 1) <= 0
+        else beyond * (c.mean_run_s or UNKNOWN_RUN_S) / (c.slots or 1)
+        for c in ranked
+    ]
 
 
 STRATEGIES: Mapping[str, Scores] = {
