@@ -135,7 +135,7 @@ class Coordinator:
             StoreUnavailable: the rescuer does what was left undone.
         """
         self._replies.announce(task.id)
-        if task.keyed and task.key is not None:
+        if task.key is not None:
             self.promote(task.key)
         if task.parent is not None:
             self.resume(self._store.get(task.parent["id"]))

@@ -58,7 +58,7 @@ class Heartbeat:
     done: int = 0
     failed: int = 0
     mean_run_s: float = 0.0  # of the last minute or so
-    passed: dict[str, float] = field(default_factory=dict)  # "queue:step" -> newest publish claimed
+    passed: dict[str, float] = field(default_factory=dict)  # `lane` -> newest publish claimed
     trouble: str | None = None  # why it is alive but of no use
     started_at: str = ""
     version: str = ""
@@ -104,8 +104,8 @@ class Load:
 
     def passed(self, queue: str, priority: Priority) -> float:
         """Publish time of the newest message that any worker claimed from there; 0 if none."""
-        lane = f"{queue}:{priority.step}"
-        return max((worker.beat.passed.get(lane, 0.0) for worker in self.workers), default=0.0)
+        name = lane(queue, priority)
+        return max((worker.beat.passed.get(name, 0.0) for worker in self.workers), default=0.0)
 
 
 @contextmanager

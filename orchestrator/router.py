@@ -172,28 +172,22 @@ def _reason(best: Candidate, capable: int, live: int, strategy: str) -> str:
     return why if live else f"{why}; no worker is live, so the task waits for one"
 
 
-def candidates_of(
-    declared: Sequence[Declaration], load: Load | None, queue_of: Callable[[str], str]
-) -> list[Candidate]:
-    """Candidates with their load; without a snapshot every agent counts as offline and idle."""
+def candidate_of(
+    agent: Declaration, load: Load | None, queue_of: Callable[[str], str]
+) -> Candidate:
+    """An agent with its load; without a snapshot it counts as offline and idle."""
     if load is None:
-        return [Candidate(agent.agent_id, agent.capabilities, slots=0) for agent in declared]
-    found = []
-    for agent in declared:
-        workers = load.live(agent.agent_id)
-        slots = sum(worker.beat.agents[agent.agent_id] for worker in workers)
-        means = [worker.beat.mean_run_s for worker in workers if worker.beat.mean_run_s > 0]
-        found.append(
-            Candidate(
-                agent=agent.agent_id,
-                capabilities=agent.capabilities,
-                slots=slots,
-                held=sum(worker.beat.running.get(agent.agent_id, 0) for worker in workers),
-                queued=sum(load.queues.get(queue_of(agent.role), {}).values()),
-                mean_run_s=sum(means) / len(means) if means else 0.0,
-            )
-        )
-    return found
+        return Candidate(agent.agent_id, agent.capabilities, slots=0)
+    workers = load.live(agent.agent_id)
+    means = [worker.beat.mean_run_s for worker in workers if worker.beat.mean_run_s > 0]
+    return Candidate(
+        agent=agent.agent_id,
+        capabilities=agent.capabilities,
+        slots=sum(worker.beat.agents[agent.agent_id] for worker in workers),
+        held=sum(worker.beat.running.get(agent.agent_id, 0) for worker in workers),
+        queued=sum(load.queues.get(queue_of(agent.role), {}).values()),
+        mean_run_s=sum(means) / len(means) if means else 0.0,
+    )
 
 
 class Router:
@@ -268,6 +262,6 @@ class Router:
     def _candidate(self, agent: Declaration) -> Candidate:
         known = self._candidates.get(agent.agent_id)
         if known is None:
-            [known] = candidates_of([agent], self._load, self._settings.queue)
+            known = candidate_of(agent, self._load, self._settings.queue)
             self._candidates[agent.agent_id] = known
         return known

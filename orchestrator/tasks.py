@@ -226,11 +226,6 @@ class Task:
         known["timeline"] = tuple(known.get("timeline", ()))
         return cls(**known)
 
-    @property
-    def keyed(self) -> bool:
-        """Belongs to an ordering key."""
-        return self.key is not None
-
     def child_ids(self) -> list[str]:
         """The tasks of the last hand-over."""
         if self.handover is None:

@@ -51,7 +51,7 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.logs import log
-from orchestrator.registry import Heartbeat
+from orchestrator.registry import Heartbeat, lane
 from orchestrator.settings import Settings, current, is_loopback
 from orchestrator.tasks import UNFIT, Claim, Document, Request, Task, new_token
 
@@ -297,9 +297,9 @@ class Runtime:
             return "left"
 
     def _note_passed(self, task: Task, published_at: float) -> None:
-        lane = f"{task.queue}:{task.priority.step}"
+        passed = lane(task.queue, task.priority)
         with self._lock:
-            self._passed[lane] = max(published_at, self._passed.get(lane, 0.0))
+            self._passed[passed] = max(published_at, self._passed.get(passed, 0.0))
 
     def _attempt(self, agent: Agent, task_type: TaskType, claim: Claim) -> str:
         """Run the handler and store what came of it; returns the outcome in a word."""

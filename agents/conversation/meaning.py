@@ -132,7 +132,6 @@ class Understanding:
     phones: tuple[str, ...] = ()
     added: bool = False
     removed: tuple[str, ...] = ()
-    numbers_left: int = 0
 
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""

@@ -103,7 +103,6 @@ class _Reading(Passage):
         if choice is not None:
             unclear = tuple(each for each in unclear if each.options)
         topics = self._topics(bool(items))
-        left = sum(1 for each in self.measures if not self.used[each.start])
         understanding = Understanding(
             language=language,
             items=items,
@@ -117,7 +116,6 @@ class _Reading(Passage):
             phones=tuple(self.phones),
             added=self._added(),
             removed=tuple(self.removed),
-            numbers_left=left,
         )
         return replace(understanding, intents=self._intents(understanding))
 

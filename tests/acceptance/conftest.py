@@ -5,7 +5,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +22,14 @@ PROJECT = HERE.parents[1]
 class Desk:
     """A front desk of its own: servers, workers, and an engine to act and look with."""
 
-    def __init__(self, directory: Path, redis: RedisServer, mongo: MongoServer) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        redis: RedisServer,
+        mongo: MongoServer,
+        eventually: Callable[..., object],
+    ) -> None:
+        self.eventually = eventually
         self.directory = directory
         self.redis_server = redis
         self.mongo_server = mongo
@@ -78,7 +84,7 @@ class Desk:
             ]
             return any(f"{role}_agent" in worker.beat.agents for worker in new)
 
-        wait_until(there, 30, f"a worker of {role}")
+        self.eventually(there, 30, f"a worker of {role}")
         return process
 
     def live(self) -> list:
@@ -122,13 +128,6 @@ class Desk:
         self.engine.close()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, MongoServer]]:
     redis = RedisServer(tmp_path_factory.mktemp("redis")).start()
@@ -139,8 +138,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisSer
 
 
 @pytest.fixture
-def desk(tmp_path: Path, servers: tuple[RedisServer, MongoServer]) -> Iterator[Desk]:
-    desk = Desk(tmp_path, *servers)
+def desk(
+    tmp_path: Path,
+    servers: tuple[RedisServer, MongoServer],
+    eventually: Callable[..., object],
+) -> Iterator[Desk]:
+    desk = Desk(tmp_path, *servers, eventually)
     desk.engine.init([])
     yield desk
     desk.close()
