@@ -58,7 +58,7 @@ counted='
 # Those for another system are in the lock as well.
 packages=$(grep '^[a-zA-Z0-9].*==' requirements.lock | grep -vc "win32\|python_full_version < '3.11.3'")
 if [ -t 1 ]; then tty=1; else tty=0; fi
-pip install --progress-bar off --require-hashes --only-binary :all: -r requirements.lock |
+pip install --progress-bar off --no-deps --require-hashes --only-binary :all: -r requirements.lock |
     tee "$venv/install.log" | awk -v all="$packages" -v tty="$tty" "$counted" || {
     tail -n 20 "$venv/install.err" >&2
     refuse "the packages of requirements.lock could not be installed (above, and $venv/install.log)"

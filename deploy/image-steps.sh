@@ -22,7 +22,7 @@ pip() {
 
 dependencies() {
     "$python" -m venv --without-pip "$venv"
-    pip install --require-hashes --only-binary :all: -r "$app/requirements-runtime.lock"
+    pip install --no-deps --require-hashes --only-binary :all: -r "$app/requirements-runtime.lock"
 }
 
 project() {
@@ -30,7 +30,7 @@ project() {
     # builds it comes with a hash as well, and does not stay.
     sed -n '/^setuptools==/,/^[a-z]/{/^setuptools==/p;/^ *--hash/p}' "$app/requirements.lock" \
         >"$app/setuptools.lock"
-    pip install --require-hashes --only-binary :all: -r "$app/setuptools.lock"
+    pip install --no-deps --require-hashes --only-binary :all: -r "$app/setuptools.lock"
     pip install --no-deps --no-build-isolation --editable "$app"
     pip uninstall --yes setuptools
     rm -rf "$app/setuptools.lock" "$app"/*.lock "$app"/*.egg-info "$app/build"
