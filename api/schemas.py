@@ -170,6 +170,11 @@ class TaskRequest(Strict):
         max_length=20,
         description="What the agent must be able to do, beyond what the type needs.",
     )
+    prefers: list[Name] = Field(
+        default_factory=list,
+        max_length=20,
+        description="What the agent should be able to do besides; whoever is live goes before.",
+    )
     priority: Literal["critical", "high", "normal", "low"] = "normal"
     strategy: StrategyName | None = Field(
         None, description="How the router chooses; the desk's own way where it is null."

@@ -61,6 +61,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             type=json_data.type,
             payload=json_data.payload,
             capabilities=tuple(json_data.capabilities),
+            prefers=tuple(json_data.prefers),
             priority=Priority(json_data.priority),
             strategy=json_data.strategy,
             caller=caller.name,

@@ -225,6 +225,9 @@ def submit(
     capability: Annotated[
         list[str] | None, typer.Option(help="Needed besides those of the type; repeatable.")
     ] = None,
+    prefer: Annotated[
+        list[str] | None, typer.Option(help="Preferred, while an agent that has it is live.")
+    ] = None,
     priority: Annotated[Priority, typer.Option(help="How urgent.")] = Priority.NORMAL,
     key: Annotated[
         str | None, typer.Option(help="Idempotency key: the same one again is the same task.")
@@ -242,6 +245,7 @@ def submit(
         type=task_type,
         payload=_payload(payload),
         capabilities=tuple(capability or ()),
+        prefers=tuple(prefer or ()),
         priority=priority,
         caller="operator",
         idempotency_key=key,

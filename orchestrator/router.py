@@ -81,11 +81,13 @@ def choose(
     candidates: Sequence[Candidate],
     strategy: str,
     state: RoutingState,
+    preferred: Collection[str] = (),
 ) -> Decision:
     """Choose among candidates by a strategy; equal input, equal choice.
 
     `needed` are all capabilities that the task needs. An agent without a live worker is
-    chosen only if no candidate has one.
+    chosen only if no candidate has one. Those that have all of `preferred` are chosen from
+    alone, if one of them has a live worker: what is preferred is never waited for.
 
     Raises:
         NoCapableAgent: no candidate has all that is needed.
@@ -95,7 +97,8 @@ def choose(
     if not capable:
         raise NoCapableAgent(capabilities=sorted(needed))
     live = [candidate for candidate in capable if candidate.slots > 0]
-    ranked = sorted(live or capable, key=attrgetter("agent"))
+    favoured = [each for each in live if preferred and each.capabilities.issuperset(preferred)]
+    ranked = sorted(favoured or live or capable, key=attrgetter("agent"))
     scores = STRATEGIES[strategy](ranked, needed, state)
     lowest = min(scores)
     equal = [candidate for candidate, score in zip(ranked, scores, strict=True) if score == lowest]
@@ -103,7 +106,9 @@ def choose(
     return Decision(
         agent=best.agent,
         strategy=strategy,
-        reason=_reason(best, len(capable), len(live), strategy),
+        reason=_reason(
+            len(capable), len(live), strategy, ", ".join(sorted(preferred)), len(favoured)
+        ),
         scores={candidate.agent: score for candidate, score in zip(ranked, scores, strict=True)},
         waits_for_worker=not live,
     )
@@ -162,13 +167,17 @@ _WHY = {
 }
 
 
-def _reason(best: Candidate, capable: int, live: int, strategy: str) -> str:
+def _reason(capable: int, live: int, strategy: str, preferred: str, favoured: int) -> str:
+    if favoured == 1 < live:
+        return f"the only one of {live} live agents that has what is preferred: {preferred}"
     if capable == 1:
         why = "the only agent that can do it"
     elif live == 1:
         why = f"the only one of {capable} capable agents with a live worker"
     else:
-        why = f"{_WHY[strategy]} among {live or capable} capable agents"
+        why = f"{_WHY[strategy]} among {favoured or live or capable} capable agents"
+    if preferred and not favoured:
+        why += f"; none that is live has what is preferred: {preferred}"
     return why if live else f"{why}; no worker is live, so the task waits for one"
 
 
@@ -223,6 +232,7 @@ class Router:
                 [self._candidate(agent) for agent in capable],
                 request.strategy or self._settings.routing_strategy,
                 RoutingState(self._turn, self._routed),
+                request.prefers,
             )
             self._turn += 1
             self._routed[decision.agent] = self._routed.get(decision.agent, 0) + 1

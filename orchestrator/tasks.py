@@ -132,6 +132,8 @@ PRIORITY_STEPS = {Priority.CRITICAL: 0, Priority.HIGH: 3, Priority.NORMAL: 6, Pr
 class Request:
     """What a caller asks for; what a hand-over's child is made of.
 
+    Of the agents that have `capabilities`, those that have all of `prefers` too come first,
+    while one of them has a live worker.
     `twin` is equal for requests that are the same one sent again if they come within 10 s and
     the first is not answered. `seq_after` is a number that the ordering key has reached.
     """
@@ -139,6 +141,7 @@ class Request:
     type: str
     payload: Document
     capabilities: tuple[str, ...] = ()
+    prefers: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     strategy: str | None = None
     caller: str = "task"
@@ -159,6 +162,7 @@ class Request:
             "type": self.type,
             "payload": self.payload,
             "capabilities": list(self.capabilities),
+            "prefers": list(self.prefers),
             "priority": self.priority.value,
             "strategy": self.strategy,
         }
@@ -170,6 +174,8 @@ class Request:
             type=document["type"],
             payload=document["payload"],
             capabilities=tuple(document["capabilities"]),
+            # Parents that were stored by an older version have none.
+            prefers=tuple(document.get("prefers", ())),
             priority=Priority(document["priority"]),
             strategy=document["strategy"],
         )

@@ -139,3 +139,33 @@ def test_nobody_capable_is_said_with_what_was_asked():
     with pytest.raises(NoCapableAgent) as refused:
         choose({"teleportation"}, TWO, "balanced", RoutingState())
     assert refused.value.facts["capabilities"] == ["teleportation"]
+
+
+@given(needed_sets, candidates, strategies, states, needed_sets)
+def test_what_is_preferred_is_chosen_from_while_it_is_live(
+    needed, among, strategy, state, preferred
+):
+    able = capable(needed, among)
+    if not able:
+        return
+    decision = choose(needed, among, strategy, state, preferred)
+    chosen = next(candidate for candidate in among if candidate.agent == decision.agent)
+    if any(each.slots and preferred <= each.capabilities for each in able):
+        assert preferred <= chosen.capabilities
+        assert chosen.slots
+    else:
+        without = choose(needed, among, strategy, state)
+        assert decision.agent == without.agent
+        assert decision.scores == without.scores
+
+
+def test_a_decision_says_what_became_of_a_preference():
+    clever = Candidate("clever", frozenset({"nlp", "llm"}), slots=1, queued=50)
+    plain = Candidate("plain", frozenset({"nlp"}), slots=1)
+    asleep = Candidate("clever", frozenset({"nlp", "llm"}), slots=0)
+    preferred = choose({"nlp"}, [clever, plain], "balanced", RoutingState(), {"llm"})
+    assert preferred.agent == "clever"
+    assert "preferred: llm" in preferred.reason
+    fallen_back = choose({"nlp"}, [asleep, plain], "balanced", RoutingState(), {"llm"})
+    assert fallen_back.agent == "plain"
+    assert "none that is live has what is preferred: llm" in fallen_back.reason
