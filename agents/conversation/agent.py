@@ -171,5 +171,5 @@ def _kept(turn: Turn) -> dict[str, Any]:
 def _restored(document: dict[str, Any]) -> dict[str, Any]:
     return document | {
         "state": State.from_document(document["state"]),
-        **{name: tuple(document[name]) for name in ("needs", "actions", "items")},
+        **{name: tuple(document[name]) for name in ("needs", "actions", "items", "effects")},
     }

@@ -5,7 +5,9 @@ question may come back. Pure: state and understanding in, state and reply out; p
 from the quote agent, texts from the message catalogues.
 
 A turn that needs a price has the action `request_quote`: the caller gets the quote and asks
-`present_quote` (or `quote_refused`) for the reply, with the state of that turn.
+`present_quote` (or `quote_refused`) for the reply, with the state of that turn. One that
+accepts or rejects a quote has its reply already; where that cannot be done, the caller asks
+`quote_not_settled` for another.
 """
 
 from collections import Counter
@@ -19,7 +21,10 @@ from agents.catalogue import Catalogue, Language, Product
 from agents.conversation.meaning import Field, Hint, Item, Unclear, Understanding
 from agents.conversation.wording import all_of, date, money, number, one_of, say
 
-Action = Literal["answer", "request_quote"]
+Action = Literal["answer", "request_quote", "accept_quote", "reject_quote"]
+# What becomes true with the commit of a turn: a person answers from now on; nothing is sent
+# to this customer unasked.
+Effect = Literal["hand_over", "opt_out"]
 Tipo = Literal["cotizacion", "informacion", "pregunta", "seguimiento", "general"]
 
 MAX_DECIMALS: Final = 6  # of a measure, in metres: what the price calculation takes
@@ -35,12 +40,19 @@ _BLOCKING: Final[tuple[Field, ...]] = (
 
 @dataclass(frozen=True)
 class Quoted:
-    """What the conversation remembers of the last quote that the customer was given."""
+    """What the conversation remembers of the last quote that the customer was given.
+
+    `standing` is the quote's state as the customer knows it: "sent", "accepted", "rejected"
+    or "expired". `valid_until` is ISO 8601.
+    """
 
     code: str
     description: str
     total: str
     currency: str
+    id: str = ""
+    standing: str = "sent"
+    valid_until: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,10 @@ class State:
     may stand there: (number of the item, field). `focus` is the item asked about last,
     `asked` the fields asked for, `options` the readings offered to choose from, of the
     field `options_field`; "item" there: the choice says which item `held` changes.
+    `quoted_items` are those of the last quote, to go back to.
     `asked_times` counts each question. `preface` is to be said before the coming quote.
+    `person_offered`: the last reply offered a person. `stopped`: nothing may be sent to this
+    customer unasked.
     """
 
     language: Language = "es"
@@ -66,13 +81,13 @@ class State:
     asked_times: tuple[tuple[str, int], ...] = ()
     about: str | None = None
     quoted: Quoted | None = None
+    quoted_items: tuple[Item, ...] = ()
     settled: bool = False
     name_asked: bool = False
     greeted: bool = False
     lost: int = 0
-    accepted: bool = False
     stopped: bool = False
-    wants_person: bool = False
+    person_offered: bool = False
     preface: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
@@ -80,6 +95,7 @@ class State:
         document = {each.name: getattr(self, each.name) for each in fields(self)}
         document["items"] = [item.to_document() for item in self.items]
         document["options"] = [item.to_document() for item in self.options]
+        document["quoted_items"] = [item.to_document() for item in self.quoted_items]
         document["held"] = None if self.held is None else self.held.to_document()
         document["quoted"] = None if self.quoted is None else dict(vars(self.quoted))
         document["open_fields"] = [list(each) for each in self.open_fields]
@@ -93,7 +109,7 @@ class State:
         """Fields that are missing have their defaults, those that are unknown are left out."""
         known = {each.name for each in fields(State)}
         values = {name: value for name, value in document.items() if name in known}
-        for name in ("items", "options"):
+        for name in ("items", "options", "quoted_items"):
             values[name] = tuple(Item.from_document(each) for each in values.get(name, ()))
         if values.get("held") is not None:
             values["held"] = Item.from_document(values["held"])
@@ -125,8 +141,9 @@ class Turn:
     """A reply, with what the front ends show beside it.
 
     `items` are the things to be priced, in the shape that a quote is requested in, when the
-    action is `request_quote`; `text` is then empty. `needs` are ids of fields still missing,
-    `actions` suggested answers.
+    action is `request_quote`; `text` is then empty. `quote_id` is the quote that the action is
+    about: the one to accept or reject, or the one that the new quote supersedes, if any.
+    `needs` are ids of fields still missing, `actions` suggested answers.
     """
 
     state: State
@@ -137,6 +154,8 @@ class Turn:
     needs: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     items: tuple[dict[str, Any], ...] = ()
+    quote_id: str | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 def reply(state: State, understanding: Understanding, catalogue: Catalogue) -> Turn:
@@ -187,13 +206,20 @@ def present_quote(state: State, quote: Mapping[str, Any]) -> Turn:
     text = "\n".join(
         [" ".join(parts), *lines, " ".join(closing)] if lines else [" ".join([*parts, *closing])]
     )
-    remembered = Quoted(quote["code"], quote["description"], str(quote["total"]), currency)
+    remembered = Quoted(
+        code=quote["code"],
+        description=quote["description"],
+        total=str(quote["total"]),
+        currency=currency,
+        id=str(quote.get("quote_id", "")),
+        valid_until=str(quote.get("valid_until") or ""),
+    )
     return Turn(
         state=replace(
             state,
             quoted=remembered,
+            quoted_items=state.items,
             settled=True,
-            accepted=False,
             preface=(),
             name_asked=state.name_asked or ask_name,
             asked=("nombre",) if ask_name else (),
@@ -247,6 +273,23 @@ def quote_refused(
     return asking.turn(list(dict.fromkeys(notes)), "cotizacion", 1.0)
 
 
+def quote_not_settled(state: State, standing: str) -> Turn:
+    """Tell the customer that a quote cannot be accepted or rejected any more.
+
+    `state` is that of the turn which wanted it, `standing` what the quote is instead:
+    "expired", "accepted", "rejected", or anything else that the quote agent says.
+    """
+    quoted = state.quoted
+    assert quoted is not None
+    told = standing if standing in ("expired", "accepted", "rejected") else "other"
+    text = say(state.language, f"not_settled_{told}", code=quoted.code)
+    return Turn(
+        state=replace(state, quoted=replace(quoted, standing=standing)),
+        text=text,
+        tipo="seguimiento",
+    )
+
+
 # --- One turn -----------------------------------------------------------------------------
 
 
@@ -262,8 +305,7 @@ class _Turning:
             state,
             language=said.language,
             name=said.name or state.name,
-            stopped=False,
-            wants_person=state.wants_person,
+            person_offered=False,
             preface=(),
         )
         self.notes: list[str] = []  # what there is instead of what was asked for
@@ -272,7 +314,9 @@ class _Turning:
     def turn(self) -> Turn:
         said = self.said
         if said.wants("stop"):
-            return self._end(say(self.language, "stopped"), "general", stopped=True)
+            again = "_already" if self.before.stopped else ""
+            turn = self._end(self._say(f"stopped{again}"), "general", stopped=True)
+            return replace(turn, effects=("opt_out",))
         if said.wants("restart"):
             self.state = replace(self.state, items=(), open_fields=(), quoted=None, settled=False)
         before = self.state
@@ -284,10 +328,10 @@ class _Turning:
         changed = after.items != before.items or after.open_fields != before.open_fields
         changed = changed or after.options != before.options or bool(self.notes)
         self._answer_questions()
-        if said.wants("human"):
-            return self._end(say(self.language, "person"), "general", wants_person=True)
+        if said.wants("human") or (self._takes_the_offer() and not changed):
+            return self._hand_over()
         if changed:
-            self.state = replace(self.state, settled=False, lost=0, accepted=False)
+            self.state = replace(self.state, settled=False, lost=0)
             return self._go_on("cotizacion")
         return self._without_change()
 
@@ -301,6 +345,14 @@ class _Turning:
             self.state = replace(self.state, greeted=True)
         elif self.said.name is not None and self.before.name is None:
             self.answers.append(self._say("thanks_name", name=self.said.name))
+
+    def _takes_the_offer(self) -> bool:
+        """ "sí", after a person was offered."""
+        return self.before.person_offered and self.said.wants("affirm")
+
+    def _hand_over(self) -> Turn:
+        turn = self._end(self._say("person"), "general")
+        return replace(turn, effects=("hand_over",))
 
     def _end(self, text: str, tipo: Tipo, **changes: Any) -> Turn:
         """A reply that asks for nothing."""
@@ -690,6 +742,7 @@ class _Turning:
                 tipo="cotizacion",
                 confidence=self.said.confidence,
                 items=tuple(quote_item(item) for item in state.items),
+                quote_id=None if state.quoted is None else state.quoted.id or None,
             )
         return asking.turn(parts, tipo, self.said.confidence)
 
@@ -698,9 +751,7 @@ class _Turning:
         said, state = self.said, self.state
         collecting = bool(state.items) and not state.settled
         if said.wants("rejection"):
-            if collecting and state.quoted is None:
-                self.state = replace(state, items=(), open_fields=(), held=None)
-            return self._end(self._say("rejected"), "seguimiento")
+            return self._rejected(collecting)
         if state.quoted is not None and not collecting:
             after = self._after_quote()
             if after is not None:
@@ -734,8 +785,9 @@ class _Turning:
         said, state = self.said, self.state
         quoted = state.quoted
         assert quoted is not None
-        if said.wants("acceptance"):
-            return self._end(self._say("accepted", code=quoted.code), "seguimiento", accepted=True)
+        confirmed = "confirmar" in self.before.asked and said.wants("affirm")
+        if said.wants("acceptance") or confirmed:
+            return self._accepted(quoted)
         if said.wants("price_objection"):
             turn = self._end_with_buttons(
                 ["button_no_freight", "button_no_anchors", "button_person"]
@@ -752,11 +804,45 @@ class _Turning:
         if said.wants("thanks", "goodbye"):
             text = "goodbye" if said.wants("goodbye") else "welcome"
             return self._end(self._say(text), "general")
+        if said.wants("affirm") and quoted.standing == "sent":
+            turn = self._end(self._say("confirm_quote", code=quoted.code), "seguimiento")
+            return replace(turn, state=replace(turn.state, asked=("confirmar",)))
         if said.wants("affirm"):
-            return self._end(self._say("after_quote"), "seguimiento")
+            return self._end(self._say("welcome"), "general")
         if said.wants("name") or ("nombre" in self.before.asked and said.wants("deny")):
             return self._end(self._say("after_quote"), "general")
         return None
+
+    def _accepted(self, quoted: Quoted) -> Turn:
+        """The customer takes the quote, if it still stands; otherwise a new one is made."""
+        if quoted.standing == "accepted":
+            return self._end(self._say("accepted_already", code=quoted.code), "seguimiento")
+        if quoted.standing in ("rejected", "expired") and self.state.items:
+            self.answers.append(self._say(f"renewed_{quoted.standing}", code=quoted.code))
+            self.state = replace(self.state, settled=False)
+            return self._go_on("cotizacion")
+        turn = self._end(
+            self._say("accepted", code=quoted.code),
+            "seguimiento",
+            quoted=replace(quoted, standing="accepted"),
+        )
+        return replace(turn, action="accept_quote", quote_id=quoted.id)
+
+    def _rejected(self, collecting: bool) -> Turn:
+        """The customer does not want it: what was being asked for, or the quote."""
+        quoted = self.state.quoted
+        if quoted is None or collecting:
+            kept = self.state.quoted_items if quoted is not None else ()
+            self.state = replace(
+                self.state, items=kept, open_fields=(), held=None, settled=bool(kept)
+            )
+            return self._end(self._say("rejected"), "seguimiento")
+        if quoted.standing != "sent":
+            return self._end(self._say("rejected"), "seguimiento")
+        turn = self._end(
+            self._say("rejected"), "seguimiento", quoted=replace(quoted, standing="rejected")
+        )
+        return replace(turn, action="reject_quote", quote_id=quoted.id)
 
     def _end_with_buttons(self, buttons: Sequence[str]) -> Turn:
         turn = self._end("", "general")
@@ -789,8 +875,11 @@ class _Turning:
         """Nothing to go by: off-topic, or not understood."""
         lost = self.state.lost + 1
         self.state = replace(self.state, lost=lost)
+        if lost > _LOST_TURNS + 1:
+            return self._hand_over()
         if lost > _LOST_TURNS:
             text = self._say("lost")
+            self.state = replace(self.state, person_offered=True)
             if collecting:
                 self.answers.append(text)
                 return self._go_on("general")

@@ -16,6 +16,7 @@ from agents.conversation.dialogue import (
     State,
     Turn,
     present_quote,
+    quote_not_settled,
     quote_refused,
     reply,
 )
@@ -49,11 +50,13 @@ class Chat:
         self.state = State()
         self.turns: list[Turn] = []
         self.totals: list[str | None] = []
+        self.superseded: list[str | None] = []
         self.requested: tuple[dict[str, Any], ...] = ()
 
     def say(self, text: str) -> Turn:
         turn = reply(self.state, understand(text, CATALOGUE, self.state.hint()), CATALOGUE)
         total = None
+        self.superseded.append(turn.quote_id if turn.action == "request_quote" else None)
         if turn.action == "request_quote":
             assert turn.text == ""
             self.requested = json.loads(json.dumps(turn.items))
@@ -79,6 +82,7 @@ class Chat:
             item["description"] = f"{item['product']} {item['thickness_mm']} mm"
         units = {item["unit_price_per_m2"] for item in document["items"]}
         return document | {
+            "quote_id": f"quote-{len(self.totals)}",
             "code": f"COT-2026-{len(self.totals):06d}",
             "description": "; ".join(item["description"] for item in document["items"]),
             "unit_price_per_m2": units.pop() if len(units) == 1 else None,
@@ -362,19 +366,80 @@ def test_answers(message: str, words: str, tipo: str) -> None:
     assert turn.action == "answer"
 
 
-def test_after_the_quote_it_can_be_accepted_refused_and_asked_for() -> None:
-    assert chat("isodec 100 10x5", "acepto").state.accepted
-    assert not chat("isodec 100 10x5", "acepto", "mejor de 150").state.accepted
-    assert chat("isodec 100 10x5", "no me interesa").turns[-1].tipo == "seguimiento"
+def test_after_the_quote_it_can_be_accepted() -> None:
+    turn = chat("isodec 100 10x5", "acepto").turns[-1]
+    assert (turn.action, turn.quote_id) == ("accept_quote", "quote-0")
+    assert "COT-2026-000000" in turn.text
+    assert chat("isodec 100 10x5", "acepto", "acepto").turns[-1].action == "answer"
+
+
+def test_a_yes_after_the_quote_is_taken_for_an_acceptance_only_when_it_was_asked_for() -> None:
+    talk = chat("soy Ana, isodec 100 10x5", "dale", "si")
+    assert [turn.action for turn in talk.turns[1:]] == ["answer", "accept_quote"]
+    assert "¿Confirmás la cotización COT-2026-000000?" in talk.turns[1].text
+
+
+def test_after_the_quote_it_can_be_rejected() -> None:
+    turn = chat("isodec 100 10x5", "no me interesa").turns[-1]
+    assert (turn.action, turn.quote_id) == ("reject_quote", "quote-0")
+    assert turn.tipo == "seguimiento"
+    # Turned down by mistake: it is made anew.
+    assert chat("isodec 100 10x5", "no me interesa", "acepto").totals[-1] == "7500.00"
+
+
+def test_after_the_quote_it_can_be_asked_for() -> None:
     again = chat("isodec 100 10x5", "cuánto era?").turns[-1]
     assert "COT-2026-000000" in again.text
     assert "7.500,00" in again.text
 
 
-def test_stop_and_person_are_kept_in_the_state() -> None:
-    assert chat("no me escriban más").state.stopped
-    assert not chat("no me escriban más", "hola").state.stopped
-    assert chat("quiero hablar con una persona").state.wants_person
+def test_a_correction_after_the_quote_supersedes_it_and_another_order_does_not() -> None:
+    talk = chat("isodec 100 10x5", "de 150", "quiero otra cotización", "telgopor 75 8x4")
+    assert talk.superseded == [None, "quote-0", None, None]
+
+
+@pytest.mark.parametrize("standing", ["expired", "accepted", "rejected", "superseded"])
+def test_what_cannot_be_accepted_any_more_is_told(standing: str) -> None:
+    talk = chat("isodec 100 10x5", "acepto")
+    turn = quote_not_settled(talk.state, standing)
+    assert "COT-2026-000000" in turn.text
+    assert turn.state.quoted is not None
+    assert turn.state.quoted.standing == standing
+
+
+def test_an_expired_quote_is_made_anew_when_it_is_accepted() -> None:
+    talk = chat("isodec 100 10x5", "acepto")
+    talk.state = quote_not_settled(talk.state, "expired").state
+    talk.say("acepto")
+    assert talk.totals[-1] == "7500.00"
+    assert talk.superseded[-1] == "quote-0"
+    assert "venció" in talk.turns[-1].text
+
+
+def test_who_turns_down_a_change_keeps_the_quote_before() -> None:
+    talk = chat("isodec 100 10x5", "y también lana de roca de 50", "no, dejalo así", "gris")
+    assert talk.turns[2].action == "answer"
+    assert talk.totals == ["7500.00", None, None, "7875.00"]
+
+
+def test_opting_out_takes_effect_at_once_and_lasts() -> None:
+    for words in ("no me escriban más", "STOP", "baja", "isodec 100 10x5, y no me manden más nada"):
+        assert chat(words).turns[-1].effects == ("opt_out",)
+    talk = chat("no me escriban más", "stop", "hola")
+    assert talk.turns[0].text != talk.turns[1].text
+    assert talk.turns[2].effects == ()
+    assert talk.state.stopped
+
+
+def test_who_asks_for_a_person_is_handed_over() -> None:
+    assert chat("quiero hablar con una persona").turns[-1].effects == ("hand_over",)
+    assert chat("zzz", "zzz", "zzz", "dale").turns[-1].effects == ("hand_over",)
+    assert chat("zzz", "zzz", "zzz", "isodec 100 10x5").turns[-1].effects == ()
+
+
+def test_who_is_still_not_understood_after_the_offer_is_handed_over() -> None:
+    effects = [turn.effects for turn in chat("zzz", "zzz", "zzz", "zzz").turns]
+    assert effects == [(), (), (), ("hand_over",)]
 
 
 # --- The words ----------------------------------------------------------------------------
