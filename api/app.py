@@ -55,7 +55,7 @@ def create_app(engine: Engine) -> APIFlask:
                 "Idempotency-Key",
                 "X-Request-ID",
             ],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["Link", "Location", "Retry-After", "X-Request-ID"],
             max_age=600,
         )
     access = Access(engine.settings)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import phonenumbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.inputs import pointer
+from api.pages import NextPageToken, PageQuery
 from orchestrator.errors import Invalid
 from orchestrator.settings import StrategyName
+from orchestrator.tasks import State, TaskFilter
 
 HOME_REGION = "UY"  # a phone without a country code is from here
 MAX_MESSAGE_CHARS = 10_000
@@ -248,6 +250,52 @@ class Task(BaseModel):
     reply: ChatReply | None = Field(
         None, description="Of a chat message that was answered: what the chat route would say."
     )
+
+
+class TaskQuery(PageQuery):
+    """Which tasks; filters may be combined."""
+
+    state: State | None = Field(None, description="Only tasks in this state.")
+    agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
+    type: Name | None = Field(None, description="Only tasks of this type.")
+    session_id: SessionId | None = Field(None, description="Only tasks of this conversation.")
+    since: AwareDatetime | None = Field(None, description="Accepted at this time or later.")
+
+    def wanted(self) -> TaskFilter:
+        """The filters as the store takes them."""
+        return TaskFilter(
+            state=self.state,
+            agent=self.agent,
+            type=self.type,
+            session_id=self.session_id,
+            since=self.since,
+        )
+
+
+class TaskSummary(BaseModel):
+    """A task in a list: without what was asked and what came of it."""
+
+    id: str
+    type: str
+    state: State
+    agent: str
+    priority: Literal["critical", "high", "normal", "low"]
+    session_id: str | None
+    parent_id: str | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    attempts: int
+    failures: int
+    crashes: int
+    error_code: str | None
+
+
+class Tasks(BaseModel):
+    """A page of tasks, the newest first."""
+
+    tasks: list[TaskSummary]
+    next_page_token: NextPageToken = None
 
 
 class CandidateScore(BaseModel):

@@ -5,7 +5,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import request
 
-from api import chat, schemas
+from api import chat, pages, schemas
 from api.auth import Access, Caller
 from api.inputs import idempotency_key
 from api.promptness import prompt
@@ -73,6 +73,27 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         body = task_body(settled(task, query_data.wait))
         return body, 202, {"Location": chat.location(task)}
 
+    @tasks.get("/api/tasks")
+    @access.operator
+    @tasks.output(schemas.Tasks, description="A page; `Link` and the token lead to the next.")
+    @tasks.input(schemas.TaskQuery, location="query")
+    @tasks.doc(
+        summary="List tasks",
+        security="operator",
+        responses={
+            401: "Credentials are missing or unknown.",
+            403: "Only the operator may.",
+            503: "The task store is unavailable.",
+        },
+    )
+    def index(caller: Caller, query_data: schemas.TaskQuery) -> Any:
+        """Tasks, the newest first, a page at a time."""
+        with prompt(engine), pages.positions():
+            found, following = engine.store.page(
+                query_data.wanted(), query_data.page_size, query_data.position()
+            )
+        return query_data.answer("tasks", [summary(task) for task in found], following)
+
     @tasks.get("/api/tasks/<task_id>")
     @access.customer
     @tasks.output(schemas.Task)
@@ -116,6 +137,26 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             return task_body(engine.coordinator.cancel(task_id))
 
     return tasks
+
+
+def summary(task: Task) -> dict[str, Any]:
+    """A task as lists show it."""
+    return {
+        "id": task.id,
+        "type": task.type,
+        "state": task.state.value,
+        "agent": task.agent,
+        "priority": task.priority.value,
+        "session_id": task.session_id,
+        "parent_id": task.parent["id"] if task.parent else None,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+        "attempts": task.attempts,
+        "failures": task.failures,
+        "crashes": task.crashes,
+        "error_code": (task.error or {}).get("code"),
+    }
 
 
 def task_body(task: Task) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,7 +25,7 @@ from orchestrator.declarations import discover
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
 from orchestrator.settings import current
-from orchestrator.tasks import Priority, Request, State, Task
+from orchestrator.tasks import Priority, Request, State, Task, TaskFilter
 
 app = typer.Typer(
     help="The front desk, seen from behind: agents, workers and tasks.",
@@ -148,6 +149,9 @@ def agents(as_json: AsJson = False) -> None:
 @app.command()
 def tasks(
     state: Annotated[State | None, typer.Option(help="Only tasks in this state.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only tasks of this agent.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only tasks of this type.")] = None,
+    session: Annotated[str | None, typer.Option(help="Only tasks of this session.")] = None,
     since: Annotated[
         str, typer.Option(help="Accepted since: 30m, 12h, 7d, or an ISO 8601 time.")
     ] = "1d",
@@ -156,7 +160,15 @@ def tasks(
 ) -> None:
     """List tasks, the newest first."""
     with _engine() as engine:
-        found = engine.store.since(_time(since, engine.clock.now()), limit, state)
+        engine.store.read_clock()
+        wanted = TaskFilter(
+            state=state,
+            agent=agent,
+            type=type,
+            session_id=session,
+            since=_time(since, engine.clock.now()),
+        )
+        found = list(islice(_pages(engine, wanted), limit))
     if as_json:
         _print_json([_summary(task) for task in found])
         return
@@ -305,6 +317,15 @@ def _engine() -> Iterator[Engine]:
         engine.close()
 
 
+def _pages(engine: Engine, wanted: TaskFilter) -> Iterator[Task]:
+    position: str | None = None
+    while True:
+        found, position = engine.store.page(wanted, 200, position)
+        yield from found
+        if position is None:
+            return
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, ConnectionFailure):
         error = StoreUnavailable()
@@ -355,6 +376,7 @@ def _summary(task: Task) -> dict[str, Any]:
         "state": task.state.value,
         "priority": task.priority.value,
         "caller": task.caller,
+        "session_id": task.session_id,
         "created_at": task.created_at,
         "started_at": task.started_at,
         "finished_at": task.finished_at,

@@ -17,6 +17,7 @@ Collection `tasks`, one document per task:
     fingerprint    hash of the request, to tell a retry from another request
     twin           unique: hash of what a client without a key would send again, and a "+"
                    for each time that it was really said again
+    session_id     the session that its payload names, or its parent's; null where none
     key, seq       ordering key, and the place in it (unique together)
     head           true for the one task of its key that may run (unique while true)
     state, fence   where it stands; the fence rises with each transition
@@ -50,7 +51,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import islice
 from typing import Any, TypeVar
 
 from bson.errors import BSONError
@@ -75,6 +75,7 @@ from orchestrator.errors import (
     TaskNotFound,
 )
 from orchestrator.logs import log
+from orchestrator.pages import Order, newest_first
 from orchestrator.settings import Settings
 
 Document = dict[str, Any]
@@ -213,6 +214,7 @@ class Task:
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
     decision: Document | None = None
+    session_id: str | None = None
     parent: Document | None = None
     depth: int = 0
     handover: Document | None = None
@@ -286,6 +288,48 @@ def child_id(parent: str, phase: int, n: int) -> str:
 def id_at(time_utc: dt.datetime) -> str:
     """Below every id that `new_id` gives from this time on."""
     return f"{int(time_utc.timestamp() * 1000):012x}"
+
+
+def _time_of_id(task_id: str) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(task_id[:12], 16) / 1000, dt.UTC)
+
+
+def _checked_id(position: str) -> str:
+    _time_of_id(position)
+    if len(position) > 500 or not position.isascii():
+        raise ValueError("no id")
+    return position
+
+
+# What has an id made by `new_id`, or one that begins with such an id.
+BY_ID = Order("_id", id_at, _time_of_id, str, _checked_id)
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks a list shows; what is None does not matter. `code` is their error's."""
+
+    state: State | None = None
+    agent: str | None = None
+    type: str | None = None
+    session_id: str | None = None
+    code: str | None = None
+    since: dt.datetime | None = None
+
+    def split(self) -> tuple[Document, Document]:
+        """What an index finds, and what is left to be compared.
+
+        One index each, and not one for every combination: each would cost every acceptance a
+        write. The rarest goes first; most tasks that are kept are completed.
+        """
+        state = None if self.state is None else self.state.value
+        asked: Document = {"session_id": self.session_id}
+        if self.state is not State.COMPLETED:
+            asked["state"] = state
+        asked |= {"type": self.type, "agent": self.agent, "state": state}
+        given = [(name, value) for name, value in asked.items() if value is not None]
+        left = dict(given[1:]) | ({"error.code": self.code} if self.code is not None else {})
+        return dict(given[:1]), left
 
 
 def _timeline(event: Document) -> Document:
@@ -378,6 +422,9 @@ class TaskStore:
         ensure_index(self._tasks, "head", "key", unique=True, where={"head": True})
         ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
         ensure_index(self._tasks, "retries", "run_after")
+        # Lists, a page at a time; that of all tasks goes by the id alone.
+        for first in ("state", "type", "agent", "session_id"):
+            ensure_index(self._tasks, f"list_{first}", f"{first} _id")
         ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
 
     def read_clock(self) -> None:
@@ -437,6 +484,9 @@ class TaskStore:
             "decision": decision,
             "timeline": [{"at": now, "event": "accepted", "agent": agent}],
         }
+        session_id = request.payload.get("session_id") or (parent[0].session_id if parent else None)
+        if isinstance(session_id, str):
+            document["session_id"] = session_id
         if request.deadline_s is not None:
             document["deadline"] = now + dt.timedelta(seconds=request.deadline_s)
         if parent is not None:
@@ -560,19 +610,36 @@ class TaskStore:
             found = list(self._tasks.find({"_id": {"$in": task_ids}}, {"state": 1}))
         return [document["_id"] for document in found if State(document["state"]).final]
 
-    def since(self, since: dt.datetime, limit: int, state: State | None = None) -> list[Task]:
-        """Tasks accepted since a time, newest first, without their payloads and results."""
+    def page(
+        self, wanted: TaskFilter, limit: int, position: str | None = None
+    ) -> tuple[list[Task], str | None]:
+        """Tasks, newest first, without payloads, results and timelines; and where the next
+        page begins, None at the end.
+
+        Raises:
+            ValueError: the position is none that was given here.
+        """
+        equal, left = wanted.split()
+
+        def fits(document: Document) -> bool:
+            # Of the fields that are left one has a path.
+            error = document.get("error") or {}
+            told = document | {"error.code": error.get("code")}
+            return all(told.get(name) == value for name, value in left.items())
+
         with store_errors():
-            found = self._tasks.find(
-                {"_id": {"$gt": id_at(since)}}, {"payload": 0, "result": 0, "timeline": 0}
-            ).sort("_id", -1)
-            wanted = (
-                Task.from_document({"payload": {}} | document)
-                for document in found
-                # In here: an index serves the range on the id alone.
-                if state is None or document["state"] == state.value
+            page = newest_first(
+                self._tasks,
+                equal,
+                BY_ID,
+                now=self._clock.now(),
+                limit=limit,
+                position=position,
+                since=wanted.since,
+                wanted=fits if left else None,
+                fields={"payload": 0, "result": 0, "timeline": 0},
             )
-            return list(islice(wanted, limit))
+        return [Task.from_document({"payload": {}} | found) for found in page.documents], page.next
 
     def counts(self) -> dict[State, int]:
         """How many tasks of each state are kept."""
