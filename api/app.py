@@ -9,7 +9,6 @@ import time
 import uuid
 from typing import Any
 
-import structlog
 from apiflask import APIFlask
 from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
@@ -18,6 +17,7 @@ from flask_cors import CORS
 from api import chat, documentation, errors, operations, tasks
 from api.auth import Access
 from api.inputs import MAX_BODY_BYTES
+from orchestrator import logs
 from orchestrator.engine import Engine, installed_version
 from orchestrator.logs import log
 
@@ -73,8 +73,8 @@ def _watch(app: Flask) -> None:
         g.started = time.perf_counter()
         given = request.headers.get("X-Request-ID", "")
         g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        logs.about_nothing()
+        logs.about(request_id=g.request_id)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import request
+from flask import g, request
 
 from api.auth import Access, Caller
 from api.errors import ChatUnstaffed, TaskCancelled, TaskFailed
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from api.schemas import ChatMessage, ChatReply, Turn, Waiting
+from orchestrator import logs
 from orchestrator.engine import Engine
 from orchestrator.errors import NoCapableAgent, StoreUnavailable
 from orchestrator.tasks import Request, State, Task, digest
@@ -137,6 +138,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
             # Whoever gets this far holds a key, or is on this machine.
             trusted=True,
         )
+        logs.about(session=logs.pseudonym(session.id))
         task, _ = engine.coordinator.submit(
             MessageRequest(
                 type=TASK_TYPE,
@@ -147,6 +149,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
                 seq_after=session.seq,
                 twin=None if key else digest(json.dumps([session.id, session.seq, turn.message])),
                 sent=asked.sent,
+                request_id=g.request_id,
             )
         )
     spoken = turn.language or session.context["shared"].get("language")

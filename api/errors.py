@@ -5,7 +5,6 @@ nothing of the inside of an unexpected error.
 """
 
 import re
-import traceback
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +21,7 @@ from orchestrator.errors import (
     TooManyWaiting,
     Unavailable,
 )
-from orchestrator.logs import log
+from orchestrator.logs import log, where
 
 PROBLEM_TYPE = "urn:agent-orchestrator:problem:"
 ERRORS_SHOWN = 20
@@ -158,10 +157,8 @@ def _http(error: HTTPException) -> Response | HTTPException:
 
 def _unexpected(error: Exception) -> Response:
     # Without the exception's message: that may quote a customer.
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames[:-1] if "site-packages" not in frame.filename]
-    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in [*ours, frames[-1]]]
-    log.error("http.unexpected", error=type(error).__name__, where=where)
+    name, trace = type(error).__name__, error.__traceback__
+    log.error("http.unexpected", error=name, where=where(trace))
     return problem(
         500,
         "internal_error",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import request
+from flask import g, request
 
 from api import chat, pages, schemas
 from api.auth import Access, Caller
@@ -67,6 +67,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             caller=caller.name,
             idempotency_key=idempotency_key(request),
             deadline_s=json_data.deadline_s,
+            request_id=g.request_id,
         )
         with prompt(engine):
             task, _ = engine.coordinator.submit(asked, public=True)

@@ -18,5 +18,5 @@ except BadSettings as error:
     # A worker that ends with 3 ends gunicorn; with any other it would be started for ever.
     sys.exit(3)
 
-logs.configure(settings.log_level)
+logs.configure(settings)
 app = create_app(Engine(settings))

@@ -25,6 +25,7 @@ from benchmarks.decision import decision_us
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
 from deploy.servers import MongoServer, RedisServer
 from orchestrator import logs
+from orchestrator.settings import load
 
 SLOTS = (1, 8)
 CANDIDATES = (10, 100, 1000)
@@ -217,7 +218,7 @@ def main(
         with (directory / "caller.log").open("w") as log:
             with redirect_stderr(log):
                 # What a front door logs is part of what it costs.
-                logs.configure("info")
+                logs.configure(load())
             results = compare(sizes, directory, console)
     summary = summarise(results)
     show(console, sizes, summary)

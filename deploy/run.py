@@ -123,6 +123,8 @@ def make_plan(folder: Folder) -> Plan:
         os.environ["OPERATOR_TOKEN"] = folder.secret("operator_token")
     if not os.environ.get("FLOWER_BASIC_AUTH"):
         os.environ["FLOWER_BASIC_AUTH"] = f"operator:{folder.secret('flower_password')}"
+    if not os.environ.get("LOG_KEY"):
+        os.environ["LOG_KEY"] = folder.secret("log_key")
     os.environ["FLOWER_ADDRESS"] = LOOPBACK
     os.environ["FLOWER_PORT"] = str(ports.flower)
     # What a process prints is in its log at once.

@@ -309,7 +309,7 @@ def main() -> None:
 @contextmanager
 def _engine() -> Iterator[Engine]:
     # Only what an operator must know; every other line is for the workers' logs.
-    logs.configure("error")
+    logs.configure(current(), "error")
     engine = Engine(current())
     try:
         yield engine

@@ -147,6 +147,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event that is logged."
     )
+    log_key: SecretStr | None = Field(
+        None,
+        description="Keys the hash that stands for a session in the logs. Without one each process "
+        "makes its own, and lines of one session can be joined within a process only.",
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -161,6 +166,11 @@ class Settings(BaseSettings):
         if not value.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return value
+
+    @field_validator("log_key", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        return value or None
 
     @field_validator("import_dir")
     @classmethod
@@ -214,7 +224,7 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        secret = {"operator_token", "client_keys"}
+        secret = {"operator_token", "client_keys", "log_key"}
         lines = []
         for problem in error.errors():
             field = str(problem["loc"][0])

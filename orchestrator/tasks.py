@@ -36,6 +36,8 @@ Collection `tasks`, one document per task:
     memory         what the handler asked to be given again after a hand-over
     result, error  one of them in a final state
     started_at, finished_at
+    request_id     of the request that it came with, for the logs; a child has its parent's
+    events         how many events its timeline ever had
     timeline       [{at, event, ...facts}], the newest 200
     expire_at      set with the final state only
 
@@ -151,6 +153,7 @@ class Request:
     seq_after: int = 0
     deadline_s: float | None = None
     twin: str | None = None
+    request_id: str | None = None
 
     def fingerprint(self) -> str:
         """Equal for equal requests."""
@@ -222,6 +225,8 @@ class Task:
     result: Any = None
     error: Document | None = None
     fingerprint: str = ""
+    request_id: str | None = None
+    events: int = 0
     timeline: tuple[Document, ...] = field(default=())
 
     @classmethod
@@ -332,8 +337,12 @@ class TaskFilter:
         return dict(given[:1]), left
 
 
-def _timeline(event: Document) -> Document:
-    return {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}}
+def _recorded(event: Document, counts: Document | None = None) -> Document:
+    """The part of an update that adds an event to the timeline, and counts it."""
+    return {
+        "$push": {"timeline": {"$each": [event], "$slice": -TIMELINE_LENGTH}},
+        "$inc": {"events": 1} | (counts or {}),
+    }
 
 
 def open_database(settings: Settings) -> Database[Document]:
@@ -482,6 +491,8 @@ class TaskStore:
             "published_at": now,
             "epoch": epoch,
             "decision": decision,
+            "request_id": parent[0].request_id if parent else request.request_id,
+            "events": 1,
             "timeline": [{"at": now, "event": "accepted", "agent": agent}],
         }
         session_id = request.payload.get("session_id") or (parent[0].session_id if parent else None)
@@ -841,7 +852,7 @@ class TaskStore:
                 with store_errors():
                     marked = self._tasks.update_one(
                         {"_id": task.id, "fence": task.fence},
-                        {"$set": {"cancel": True}, "$push": _timeline(event)},
+                        {"$set": {"cancel": True}} | _recorded(event),
                     ).matched_count
                 if marked:
                     return self._after(task, {"cancel": True}, event, None)
@@ -975,11 +986,7 @@ class TaskStore:
         query: Document = {"_id": task_id, "fence": fence}
         if lease is not None:
             query["check_at"] = lease
-        update: Document = {
-            "$set": fields,
-            "$inc": {"fence": 1} | (count or {}),
-            "$push": _timeline(event),
-        }
+        update = {"$set": fields} | _recorded(event, {"fence": 1} | (count or {}))
         gone = {} if fields["state"] == State.RUNNING.value else {"worker": ""}
         if "run_after" not in fields:
             gone["run_after"] = ""
@@ -1027,7 +1034,7 @@ class TaskStore:
             known["fence"] = task.fence + 1
         for name, by in (count or {}).items():
             known[name] = getattr(task, name) + by
-        return replace(task, **known, timeline=(*task.timeline, event))
+        return replace(task, **known, events=task.events + 1, timeline=(*task.timeline, event))
 
     def _lease_end(self, now: dt.datetime) -> dt.datetime:
         return now + dt.timedelta(seconds=self._settings.lease_s)

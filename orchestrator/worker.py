@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -239,6 +238,7 @@ class Runtime:
         Raises:
             AttemptFailed: the attempt failed; its code only, for Flower.
         """
+        logs.about_nothing()
         held = (task_id, fence + 1)
         with self._lock:
             self._running[agent.id] += 1
@@ -255,6 +255,7 @@ class Runtime:
                 log.debug("task.not_claimed", task_id=task_id, fence=fence)
                 return
             self._note_passed(claim.task, published_at)
+            logs.about(**_whose(claim.task))
             outcome = self._attempt(agent, task_type, claim)
         except StaleAttempt:
             log.warning("task.stale", task_id=task_id, fence=fence)
@@ -461,10 +462,16 @@ def _plain(result: Any) -> Any:
     return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
 
 
+def _whose(task: Task) -> dict[str, str]:
+    """What joins a task's lines with those of the request that it came with."""
+    whose = {} if task.request_id is None else {"request_id": task.request_id}
+    session_id = task.session_id
+    return whose if session_id is None else whose | {"session": logs.pseudonym(session_id)}
+
+
 def _where(error: Exception) -> list[str]:
     """Where an exception came from, without its message: that may quote a customer."""
-    frames = traceback.extract_tb(error.__traceback__)[-5:]
-    return [type(error).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
+    return [type(error).__name__, *logs.where(error.__traceback__)]
 
 
 # -- Celery ------------------------------------------------------------------------------
@@ -630,7 +637,7 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
 
     def on_setup_logging(**_: Any) -> None:
         # Being connected keeps Celery from setting up its own.
-        logs.configure(settings.log_level)
+        logs.configure(settings)
 
     def on_import_modules(**_: Any) -> None:
         # Flower sends this too, when its options are known and before it listens.
