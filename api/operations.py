@@ -86,7 +86,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @desk.output(schemas.Queues)
     @desk.doc(summary="All queues", responses=LOOKING)
     def queues() -> Any:
-        """Depth of each agent's queue by priority, and what its workers hold."""
+        """Depth and oldest age of each agent's queue by priority, and what its workers hold."""
         with prompt(engine):
             return engine.service.queues()
 

@@ -418,6 +418,8 @@ class Queue(BaseModel):
     agent_id: str
     depth: int
     by_priority: dict[str, int]
+    oldest_s: float | None = Field(description="How long the oldest has waited, in seconds.")
+    oldest_s_by_priority: dict[str, float | None]
     held: int
 
 

@@ -5,6 +5,8 @@ id and fence, nothing of a customer. Messages go through the default exchange, w
 the queue itself: there are no bindings in Redis that a FLUSHALL could lose.
 """
 
+import base64
+import json
 import threading
 import time
 from collections.abc import Iterable
@@ -87,6 +89,16 @@ def configure(app: Celery, settings: Settings) -> None:
             "socket_keepalive": True,
         },
     )
+
+
+def published_at(message: str) -> float | None:
+    """When a message was published, as it lies in a queue; None where it is not ours."""
+    try:
+        body = json.loads(message)["body"]
+        args, *_ = json.loads(base64.b64decode(body))
+        return float(args[2])
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 class Publisher:

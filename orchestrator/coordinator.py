@@ -239,6 +239,7 @@ class Coordinator:
         self._cancel_all(task.child_ids(), {"code": code, "detail": detail})
         if task.state.final:
             self.settle(task)
+            self._store.tell_ended()
         return task
 
 

@@ -42,6 +42,7 @@ class Engine:
             self.redis,
             self.store,
             self.declarations,
+            self.registry,
             self.router,
             self.clock,
             settings,

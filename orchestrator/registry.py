@@ -177,6 +177,20 @@ class Registry:
             epoch=None if epoch is None else int(epoch),
         )
 
+    def oldest(self, queues: list[str]) -> dict[str, dict[Priority, str]]:
+        """The message that has been longest in each queue that is not empty, by priority."""
+        lanes = [(queue, priority) for queue in queues for priority in Priority]
+        with broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for queue, priority in lanes:
+                pipe.lindex(lane(queue, priority), -1)
+            messages = pipe.execute()
+        found: dict[str, dict[Priority, str]] = {queue: {} for queue in queues}
+        for (queue, priority), message in zip(lanes, messages, strict=True):
+            if message is not None:
+                found[queue][priority] = message
+        return found
+
     def _workers_of(
         self, beats: dict[str, float], heartbeats: dict[str, Any], now: float
     ) -> Iterator[Worker]:

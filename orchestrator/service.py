@@ -12,16 +12,19 @@ from typing import Any
 import redis
 from pymongo.database import Database
 
+from orchestrator.broker import published_at
 from orchestrator.clock import Clock
 from orchestrator.declarations import Declaration, DeclarationStore
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
-from orchestrator.registry import Load, Worker
+from orchestrator.registry import Load, Registry, Worker
 from orchestrator.router import Router
 from orchestrator.settings import Settings
-from orchestrator.tasks import State, TaskStore, store_errors
+from orchestrator.tasks import Priority, State, TaskStore, store_errors
 
 Document = dict[str, Any]
 COUNTS_FOR_S = 3.0
+# Counting a long backlog takes its time: it gets this share of it at most.
+COUNTING_SHARE = 0.05
 
 
 class Service:
@@ -33,6 +36,7 @@ class Service:
         client: redis.Redis,
         store: TaskStore,
         declarations: DeclarationStore,
+        registry: Registry,
         router: Router,
         clock: Clock,
         settings: Settings,
@@ -42,11 +46,12 @@ class Service:
         self._redis = client
         self._store = store
         self._declarations = declarations
+        self._registry = registry
         self._router = router
         self._settings = settings
         self._lock = threading.Lock()
         self._counts: dict[State, int] = {}
-        self._counted_at = float("-inf")
+        self._count_again_at = float("-inf")
 
     def ready(self) -> dict[str, bool]:
         """Which dependencies answer: {"mongodb": ..., "redis": ...}."""
@@ -107,22 +112,37 @@ class Service:
         }
 
     def queues(self) -> Document:
-        """Depth of each agent's queue by priority, and what its workers hold.
+        """Depth and age of each agent's queue by priority, and what its workers hold.
+
+        An age, in seconds, is that of the message that has waited longest since it was
+        published; null where none waits.
 
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
         load = self._router.load()
+        declared = sorted(self._declarations.all().values(), key=lambda agent: agent.role)
+        oldest = self._registry.oldest([self._settings.queue(agent.role) for agent in declared])
+        now = self._clock.now().timestamp()
         queues = []
-        for agent in sorted(self._declarations.all().values(), key=lambda agent: agent.role):
+        for agent in declared:
             name = self._settings.queue(agent.role)
             depths = load.queues.get(name, {})
+            ages = {
+                priority: round(max(0.0, now - at), 3)
+                for priority, message in oldest[name].items()
+                if (at := published_at(message)) is not None
+            }
             queues.append(
                 {
                     "queue": name,
                     "agent_id": agent.agent_id,
                     "depth": sum(depths.values()),
                     "by_priority": {priority.value: depth for priority, depth in depths.items()},
+                    "oldest_s": max(ages.values(), default=None),
+                    "oldest_s_by_priority": {
+                        priority.value: ages.get(priority) for priority in Priority
+                    },
                     "held": sum(
                         worker.beat.running.get(agent.agent_id, 0) for worker in load.workers
                     ),
@@ -187,9 +207,12 @@ class Service:
 
     def _count(self) -> dict[State, int]:
         with self._lock:
-            if time.monotonic() - self._counted_at > COUNTS_FOR_S:
+            began = time.monotonic()
+            if began >= self._count_again_at:
                 self._counts = self._store.counts()
-                self._counted_at = time.monotonic()
+                counted = time.monotonic()
+                pause_s = max(COUNTS_FOR_S, (counted - began) / COUNTING_SHARE)
+                self._count_again_at = counted + pause_s
             return self._counts
 
 

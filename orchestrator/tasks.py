@@ -41,6 +41,10 @@ Collection `tasks`, one document per task:
     timeline       [{at, event, ...facts}], the newest 200
     expire_at      set with the final state only
 
+Collection `tallies`: {_id: "tasks", completed, failed, cancelled}: how many tasks have ended
+so, ever. Each process adds what it saw with its heartbeat (`tell_ended`), so a process that is
+killed takes those of its last moments with it: a figure for people, nothing rests on it.
+
 Every time is MongoDB's (`clock.py`). Written by this module only.
 """
 
@@ -48,9 +52,11 @@ import datetime as dt
 import hashlib
 import json
 import secrets
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -83,6 +89,7 @@ from orchestrator.settings import Settings
 Document = dict[str, Any]
 T = TypeVar("T")
 
+TALLY = {"_id": "tasks"}
 TIMELINE_LENGTH = 200
 # A process that does not renew leases reads the database's clock this often.
 CLOCK_TRUSTED_S = 60.0
@@ -414,8 +421,11 @@ class TaskStore:
     def __init__(self, database: Database[Document], clock: Clock, settings: Settings) -> None:
         self._database = database
         self._tasks = database["tasks"]
+        self._tallies = database["tallies"]
         self._clock = clock
         self._settings = settings
+        self._lock = threading.Lock()
+        self._ended: Counter[State] = Counter()  # not told yet
 
     # -- setting up ------------------------------------------------------------------
 
@@ -435,6 +445,10 @@ class TaskStore:
         for first in ("state", "type", "agent", "session_id"):
             ensure_index(self._tasks, f"list_{first}", f"{first} _id")
         ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
+        with store_errors(), suppress(DuplicateKeyError):
+            if self._tallies.find_one(TALLY) is None:
+                ended = {s.value: self._tasks.count_documents({"state": s.value}) for s in FINAL}
+                self._tallies.insert_one(TALLY | ended)
 
     def read_clock(self) -> None:
         """Take a reading of the database's clock."""
@@ -545,6 +559,7 @@ class TaskStore:
                 elif request.twin is None:
                     raise
                 continue
+            self._note_ended(document["state"])
             return Task.from_document(document), True
 
     def _repetition_of(self, document: Document) -> Task | None:
@@ -653,9 +668,39 @@ class TaskStore:
         return [Task.from_document({"payload": {}} | found) for found in page.documents], page.next
 
     def counts(self) -> dict[State, int]:
-        """How many tasks of each state are kept."""
+        """How many tasks are in each unfinished state, and how many have ended in each final one.
+
+        The cost is that of the backlog: finished tasks are not counted, but tallied.
+        """
+        self.tell_ended()
         with store_errors():
-            return {state: self._tasks.count_documents({"state": state.value}) for state in State}
+            told = self._tallies.find_one(TALLY) or {}
+            return {
+                state: told.get(state.value, 0)
+                if state.final
+                else self._tasks.count_documents({"state": state.value})
+                for state in State
+            }
+
+    def tell_ended(self) -> None:
+        """Add what ended by this store's hand to the tally."""
+        with self._lock:
+            ended, self._ended = self._ended, Counter()
+        if not ended:
+            return
+        more = {state.value: n for state, n in ended.items()}
+        try:
+            with store_errors():
+                self._tallies.update_one(TALLY, {"$inc": more})
+        except StoreUnavailable:
+            with self._lock:
+                self._ended += ended
+            raise
+
+    def _note_ended(self, state: str) -> None:
+        if State(state).final:
+            with self._lock:
+                self._ended[State(state)] += 1
 
     # -- a worker's side -------------------------------------------------------------
 
@@ -995,6 +1040,7 @@ class TaskStore:
         if gone:
             update["$unset"] = gone
         if self._tasks.update_one(query, update).matched_count == 1:
+            self._note_ended(fields["state"])
             return True
         if token is None:
             return False

@@ -164,6 +164,7 @@ class Runtime:
         for thread in self._threads:
             thread.join(timeout=self._settings.heartbeat_s)
         try:
+            self.engine.store.tell_ended()
             self._rescuer.release()
             self.engine.registry.leave(self.worker)
         except Unavailable as error:
@@ -191,6 +192,7 @@ class Runtime:
         with self._lock:
             held = list(self._held)
         self.engine.store.renew(held)
+        self.engine.store.tell_ended()
 
     def _beat(self) -> None:
         try:

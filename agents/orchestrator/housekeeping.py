@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.engine import Engine
 from orchestrator.errors import BrokerUnavailable
-from orchestrator.tasks import State, store_errors
+from orchestrator.tasks import State, id_at, store_errors
 
 Document = dict[str, Any]
 DEAD_LETTERS_OF = dt.timedelta(days=1)
@@ -15,9 +15,9 @@ def housekeeping(engine: Engine) -> Document:
     """The desk as it stands, as JSON:
 
         {at, tasks: {state: n}, oldest_queued_s, oldest_queued: {queue: s},
-         queues: [{queue, agent_id, depth, by_priority, held}] | null without Redis,
+         queues: as `Service.queues` tells them, null without Redis,
          workers: {live, error, offline}, agents_without_worker: [agent id],
-         dead_letters: {last_day, by: [{type, code, count}]},
+         dead_letters: {last_day, by: [{type, code, count}]} of what was accepted in it,
          rescue_age_s: since the rescuer last showed itself, null if it never did}
 
     Raises:
@@ -71,16 +71,15 @@ def _dead_letters(engine: Engine, since: dt.datetime) -> Document:
     with store_errors():
         groups = engine.database["tasks"].aggregate(
             [
-                # The time is looked at in the group: no index serves it beside the state.
-                {"$match": {"state": State.FAILED.value}},
+                {"$match": {"state": State.FAILED.value, "_id": {"$gte": id_at(since)}}},
                 {
                     "$group": {
                         "_id": {"type": "$type", "code": "$error.code"},
-                        "count": {"$sum": {"$cond": [{"$gte": ["$finished_at", since]}, 1, 0]}},
+                        "count": {"$sum": 1},
                     }
                 },
             ]
         )
-        found = [{**group["_id"], "count": group["count"]} for group in groups if group["count"]]
+        found = [{**group["_id"], "count": group["count"]} for group in groups]
     found.sort(key=lambda each: (-each["count"], each["type"]))
     return {"last_day": sum(each["count"] for each in found), "by": found}

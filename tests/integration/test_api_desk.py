@@ -265,7 +265,11 @@ def test_status_and_queues_count_what_is_there(desk, door):
     assert status["health"]["tasks"]["pending"] == 1
     queues = door.get("/api/orchestrator/tasks/queue").json
     assert queues["queue_size"] == 1
-    assert queues["queues"][0]["by_priority"]["normal"] == 1
+    queue = queues["queues"][0]
+    assert queue["by_priority"]["normal"] == 1
+    ages = queue["oldest_s_by_priority"]
+    assert 0 <= ages.pop("normal") == queue["oldest_s"] < 60
+    assert ages == {"critical": None, "high": None, "low": None}
 
 
 @pytest.mark.parametrize("path", LOOKED_AT)

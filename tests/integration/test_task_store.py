@@ -300,6 +300,23 @@ def test_final_tasks_expire_and_others_do_not(engine, store):
     assert "expire_at" not in found[waiting.id]
 
 
+def test_what_has_ended_is_tallied_and_what_has_not_is_counted(engine, store):
+    store.finish(claim(store, accept(store)), None)
+    store.fail(claim(store, accept(store)), {"code": "x"})
+    store.cancel(accept(store), {"code": "cancelled"})
+    accept(store)
+    accept(store, ask(ordering_key="k"))
+    counts = store.counts()
+    assert counts == {state: int(state is not State.RUNNING) for state in State} | {
+        State.WAITING: 0
+    }
+    # A tally outlives its tasks, and is told once.
+    engine.database["tasks"].delete_many({})
+    assert store.counts()[State.COMPLETED] == 1
+    engine.init([])
+    assert store.counts()[State.FAILED] == 1
+
+
 # -- every query shape: with its index as without ------------------------------------------
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
