@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from agents.catalogue import CatalogueStore, load_catalogue
+from agents.language_model import LanguageModel
 from agents.quotes import QuoteStore
 from orchestrator.engine import Engine
 from orchestrator.tasks import store_errors
@@ -17,6 +18,7 @@ class Stores:
 
     catalogues: CatalogueStore
     quotes: QuoteStore
+    model: LanguageModel
 
 
 _lock = threading.Lock()
@@ -29,7 +31,9 @@ def stores_of(engine: Engine) -> Stores:
         stores = _of_engine.get(engine)
         if stores is None:
             stores = _of_engine[engine] = Stores(
-                CatalogueStore(engine.database), QuoteStore(engine.database, engine.clock)
+                CatalogueStore(engine.database),
+                QuoteStore(engine.database, engine.clock),
+                LanguageModel(engine.database, engine.clock, engine.settings),
             )
         return stores
 
@@ -43,5 +47,6 @@ def prepare(engine: Engine) -> None:
     """
     stores = stores_of(engine)
     stores.quotes.ensure_indexes()
+    stores.model.ensure_indexes()
     with store_errors():
         stores.catalogues.seed(load_catalogue())

@@ -188,6 +188,7 @@ def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
         "acciones": actions,
         "quote": quote,
         "cotizacion": quote,
+        "answered_by": result.get("answered_by"),
         "timestamp": task.finished_at or dt.datetime.now(dt.UTC),
         "task_id": task.id,
     }

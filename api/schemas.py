@@ -223,6 +223,9 @@ class ChatReply(BaseModel):
     acciones: list[str]
     quote: Quote | None
     cotizacion: Quote | None
+    answered_by: Literal["built_in", "language_model"] | None = Field(
+        description="Whether a language model was of use for this reply."
+    )
     timestamp: dt.datetime
     task_id: str
 

@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from pymongo.database import Database
 
 from orchestrator.errors import AgentNotFound, InvalidPayload, NoCapableAgent, StoreUnavailable
+from orchestrator.settings import Settings
 from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
@@ -68,6 +69,7 @@ class Agent:
 
     `slots` is how many tasks one worker runs at once. `setup(engine)`, where given, runs once
     at the start of each worker and in `orchestrator init`: it makes indexes and seeds data.
+    `where` names capabilities that it has only where the settings say so.
     """
 
     role: str
@@ -76,6 +78,7 @@ class Agent:
     slots: int
     metadata: Document = field(default_factory=dict)
     setup: Callable[[Any], None] | None = None
+    where: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
     task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
     schedules: list[Schedule] = field(default_factory=list, init=False)
 
@@ -116,13 +119,14 @@ class Agent:
         """Ask beat for a task of this agent at a fixed pace, in seconds."""
         self.schedules.append(Schedule(task_type, every_s, payload or {}))
 
-    def declaration(self) -> "Declaration":
+    def declaration(self, settings: Settings) -> "Declaration":
         """What the rest of the system sees of this agent."""
+        more = {capability for capability, has in self.where.items() if has(settings)}
         return Declaration(
             agent_id=self.id,
             role=self.role,
             name=self.name,
-            capabilities=frozenset(self.capabilities),
+            capabilities=frozenset(more.union(self.capabilities)),
             slots=self.slots,
             task_types={
                 task_type.name: DeclaredType(

@@ -75,7 +75,7 @@ class Engine:
         for agent in agents:
             if agent.setup is not None:
                 agent.setup(self)
-            self.declarations.declare(agent.declaration())
+            self.declarations.declare(agent.declaration(self.settings))
 
     def close(self) -> None:
         """Close connections."""

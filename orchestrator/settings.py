@@ -7,7 +7,7 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 import ipaddress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -138,6 +138,38 @@ class Settings(BaseSettings):
         2.0, ge=0, le=300, description="How long the front door uses the declarations it has read."
     )
 
+    openai_base_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S{1,500}$",
+        description="OpenAI-compatible endpoint of a language model, such as "
+        "http://127.0.0.1:11434/v1. It or OPENAI_API_KEY turns the model on: customers' messages "
+        "that the built-in understanding makes nothing of, and our replies, then go there.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, min_length=1, description="Key for the language model's endpoint."
+    )
+    openai_model: str = Field(
+        "gpt-5-mini", pattern=r"^\S{1,200}$", description="Which model answers there."
+    )
+    llm_timeout_s: float = Field(
+        4.0,
+        gt=0,
+        le=30,
+        description="Longest wait for the language model; then the built-in answers, so that a "
+        "customer waits no more than twice this (understanding and wording).",
+    )
+    llm_daily_tokens: int = Field(
+        500_000,
+        ge=0,
+        description="Tokens that the language model may use in a UTC day, over all workers; then "
+        "the built-in answers. Checked before each question, so the last one may go over.",
+    )
+    llm_wording: bool = Field(
+        True,
+        description="Whether the language model also words replies; off saves a question for "
+        "every reply. Quotes are never worded by it.",
+    )
+
     import_dir: Path | None = Field(
         None,
         description="Folder that import tasks may read files from; without it, only content that "
@@ -189,6 +221,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def llm_configured(self) -> bool:
+        """Whether there is a language model to ask."""
+        return self.openai_base_url is not None or self.openai_api_key is not None
+
+    @property
     def clients(self) -> dict[str, str]:
         """Key -> client name."""
         pairs = (self.client_keys.get_secret_value() if self.client_keys else "").split(",")
@@ -224,14 +261,18 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        secret = {"operator_token", "client_keys", "log_key"}
+        secret = {
+            name
+            for name, field in Settings.model_fields.items()
+            if SecretStr in get_args(field.annotation)
+        }
         lines = []
         for problem in error.errors():
-            field = str(problem["loc"][0])
+            variable = str(problem["loc"][0])
             # A URL may hold a password.
-            hidden = field in secret or "@" in str(problem["input"])
+            hidden = variable in secret or "@" in str(problem["input"])
             shown = "(hidden)" if hidden else repr(problem["input"])
-            lines.append(f"{field.upper()}={shown}: {problem['msg']}")
+            lines.append(f"{variable.upper()}={shown}: {problem['msg']}")
         raise BadSettings("; ".join(lines)) from None
 
 

@@ -6,13 +6,16 @@ that needs a price hands over to the quote agent before that and is worked out a
 the quote is there, from what was decided then: nothing is committed in between.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.catalogue import Language
 from agents.conversation.dialogue import State, Turn, present_quote, quote_refused, reply
+from agents.conversation.second_reading import read_again, reworded
 from agents.conversation.understanding import understand
+from agents.language_model import CAPABILITY as LLM
 from agents.messages import generate_message as write_message
 from agents.product_answers import answer_product_question as answer_from_catalogue
 from agents.stores import prepare, stores_of
@@ -34,6 +37,7 @@ agent = Agent(
     ],
     slots=10,
     setup=prepare,
+    where={LLM: lambda settings: settings.llm_configured},
 )
 
 # What `tipo` is called by clients that speak English.
@@ -63,8 +67,9 @@ class CustomerMessage(BaseModel):
 def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     """Answer a message; returns what the front door needs of the reply.
 
-    {text, intent, tipo, confidence, needs, actions, quote, language}; `quote` is null or
-    {id, codigo, producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items}.
+    {text, intent, tipo, confidence, needs, actions, quote, language, answered_by}; the last is
+    "language_model" where one was of use, else "built_in". `quote` is null or {id, codigo,
+    producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items}.
 
     Raises:
         StaleContext: the session changed meanwhile; the worker runs this again.
@@ -77,25 +82,40 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
         raise TaskError("person_answers", "A person has this conversation.")
     if context.phase and context.memory["version"] == session.version:
         turn, quote = _with_quote(context, Turn(**_restored(context.memory["turn"])))
-        return _commit(context, session, turn, quote)
-    turn = _worked_out(context, session, said)
+        return _commit(context, session, turn, quote, context.memory["by_model"])
+    turn, by_model = _worked_out(context, session, said)
     if turn.action == "request_quote":
-        return _ask_for_quote(session, said, turn)
-    return _commit(context, session, turn, None)
+        return _ask_for_quote(session, said, turn, by_model)
+    turn, worded_by_model = _worded(context, turn)
+    return _commit(context, session, turn, None, by_model or worded_by_model)
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)
 agent.handles("generate_message", needs=["message_generation"])(write_message)
 
 
-def _worked_out(context: TaskContext, session: Session, said: CustomerMessage) -> Turn:
-    catalogue = stores_of(context.engine).catalogues.current()
+def _worked_out(context: TaskContext, session: Session, said: CustomerMessage) -> tuple[Turn, bool]:
+    """The turn, and whether a language model read the message for it."""
+    stores = stores_of(context.engine)
+    catalogue = stores.catalogues.current()
     kept = session.of_agent(agent.id)
     state = State.from_document(kept) if kept else State(language=said.language or "es")
-    return reply(state, understand(said.message, catalogue, state.hint()), catalogue)
+    understood = understand(said.message, catalogue, state.hint())
+    again = read_again(stores.model, said.message, understood, state.hint(), catalogue)
+    return reply(state, again or understood, catalogue), again is not None
 
 
-def _ask_for_quote(session: Session, said: CustomerMessage, turn: Turn) -> HandOver:
+def _worded(context: TaskContext, turn: Turn) -> tuple[Turn, bool]:
+    """The turn in a language model's words, if there is one and they say the same."""
+    stores = stores_of(context.engine)
+    if not context.engine.settings.llm_wording or not turn.text:
+        return turn, False
+    catalogue = stores.catalogues.current()
+    text = reworded(stores.model, turn.text, catalogue, turn.state.language)
+    return (turn, False) if text is None else (replace(turn, text=text), True)
+
+
+def _ask_for_quote(session: Session, said: CustomerMessage, turn: Turn, by_model: bool) -> HandOver:
     wanted = Request(
         type="create_quote",
         payload={
@@ -105,7 +125,8 @@ def _ask_for_quote(session: Session, said: CustomerMessage, turn: Turn) -> HandO
             "items": list(turn.items),
         },
     )
-    return HandOver([wanted], memory={"turn": _kept(turn), "version": session.version})
+    memory = {"turn": _kept(turn), "version": session.version, "by_model": by_model}
+    return HandOver([wanted], memory=memory)
 
 
 def _with_quote(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any] | None]:
@@ -121,7 +142,11 @@ def _with_quote(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any] 
 
 
 def _commit(
-    context: TaskContext, session: Session, turn: Turn, quote: dict[str, Any] | None
+    context: TaskContext,
+    session: Session,
+    turn: Turn,
+    quote: dict[str, Any] | None,
+    by_model: bool,
 ) -> Any:
     answer = {
         "text": turn.text,
@@ -132,6 +157,7 @@ def _commit(
         "actions": list(turn.actions),
         "quote": quote,
         "language": turn.state.language,
+        "answered_by": "language_model" if by_model else "built_in",
     }
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
     if quote is not None:

@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.declarations import discover
+from orchestrator.settings import Settings
 
 AGENTS = discover("agents")
 
@@ -50,7 +51,7 @@ def test_an_agent_is_declared_as_it_is_known(role: str) -> None:
 def test_every_payload_refuses_what_it_does_not_know_and_limits_every_text_and_list(
     role: str,
 ) -> None:
-    for declared in AGENTS[role].declaration().task_types.values():
+    for declared in AGENTS[role].declaration(Settings()).task_types.values():
         assert list(unlimited(declared.schema, "")) == []
 
 
@@ -86,5 +87,5 @@ def test_beat_is_asked_for_housekeeping_and_follow_ups() -> None:
 def test_two_agents_of_one_task_type_take_the_same_payload() -> None:
     schemas: dict[str, object] = {}
     for agent in AGENTS.values():
-        for name, declared in agent.declaration().task_types.items():
+        for name, declared in agent.declaration(Settings()).task_types.items():
             assert schemas.setdefault(name, declared.schema) == declared.schema, name
