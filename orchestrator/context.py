@@ -19,6 +19,8 @@ Collection `sessions`, one document per conversation:
     fence           fence of the last commit
     committed       {task_id, reply} of the last commit
     turns           [{task_id, seq, at, intent}], the newest 50
+    outgoing        [{id, task_id, ...}] committed, and not in the outbox yet
+    unsent_at       time of the last commit with such entries; gone when they are in the outbox
     created_at, updated_at
 
 Written by `Sessions`; kept until a customer's data is erased.
@@ -26,6 +28,7 @@ Written by `Sessions`; kept until a customer's data is erased.
 
 import datetime as dt
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +37,7 @@ from pymongo.errors import DuplicateKeyError
 
 from orchestrator.clock import Clock
 from orchestrator.errors import NotFound, StaleContext
+from orchestrator.outbox import Outgoing, documents
 from orchestrator.tasks import Task, ensure_index, store_errors
 
 Document = dict[str, Any]
@@ -56,6 +60,7 @@ class Session:
     committed: Document | None
     created_at: dt.datetime
     updated_at: dt.datetime
+    outgoing: tuple[Document, ...] = ()
 
     @classmethod
     def from_document(cls, document: Document) -> "Session":
@@ -71,6 +76,7 @@ class Session:
             seq=document["seq"],
             fence=document["fence"],
             committed=document.get("committed"),
+            outgoing=tuple(document.get("outgoing", ())),
             created_at=document["created_at"],
             updated_at=document["updated_at"],
         )
@@ -105,6 +111,7 @@ class Sessions:
             where={"open_phone": {"$gt": ""}},
         )
         ensure_index(self._sessions, "idle", "updated_at")
+        ensure_index(self._sessions, "unsent", "unsent_at")
 
     def open(
         self, session_id: str | None, phone: str | None, *, caller: str, channel: str, trusted: bool
@@ -208,12 +215,14 @@ class Sessions:
         shared: Document,
         reply: Document,
         intent: str,
+        outgoing: Sequence[Outgoing] = (),
     ) -> Any:
         """The commit point of a turn: all of it takes effect, once, or none of it.
 
         `session` is the one that the turn was worked out from. `state` replaces what the agent
-        keeps for itself, `shared` is merged into what all agents see. Returns the reply that
-        stands: the one given, or that of an earlier run of the same task.
+        keeps for itself, `shared` is merged into what all agents see; `outgoing` leaves if, and
+        only if, this counts (call `Outbox.project` after it: the rescuer does, if nobody can).
+        Returns the reply that stands: the one given, or that of an earlier run of the same task.
 
         Raises:
             StaleContext: the session has changed since it was read; work the turn out again.
@@ -232,13 +241,17 @@ class Sessions:
             "updated_at": now,
         } | {f"context.shared.{name}": value for name, value in shared.items()}
         turn = {"task_id": task.id, "seq": task.seq, "at": now, "intent": intent}
+        pushed: Document = {"turns": {"$each": [turn], "$slice": -TURNS_KEPT}}
+        if outgoing:
+            pushed["outgoing"] = {"$each": documents(task.id, outgoing)}
+            changes["unsent_at"] = now
         with store_errors():
             written = self._sessions.update_one(
                 {"_id": session.id, "version": session.version},
                 {
                     "$set": changes,
                     "$inc": {"version": 1},
-                    "$push": {"turns": {"$each": [turn], "$slice": -TURNS_KEPT}},
+                    "$push": pushed,
                 },
             ).matched_count
             if written:
@@ -248,6 +261,26 @@ class Sessions:
         if done is None:
             raise StaleContext(session_version=session.version, owner=session.owner)
         return done
+
+    def unprojected(self, before: dt.datetime, limit: int) -> list[str]:
+        """Sessions whose last commit with outgoing entries was before a time, and that still
+        hold them."""
+        with store_errors():
+            found = self._sessions.find({"unsent_at": {"$lt": before}}, {"_id": 1}).limit(limit)
+            return [document["_id"] for document in found]
+
+    def projected(self, session: Session) -> bool:
+        """Forget the outgoing entries of a session as it was read: they are in the outbox.
+
+        False where something was committed since; then nothing is forgotten.
+        """
+        with store_errors():
+            return bool(
+                self._sessions.update_one(
+                    {"_id": session.id, "version": session.version},
+                    {"$unset": {"outgoing": "", "unsent_at": ""}},
+                ).matched_count
+            )
 
     def idle_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
         """Open sessions last touched in a stretch of time."""

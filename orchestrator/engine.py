@@ -7,9 +7,11 @@ from pymongo.database import Database
 
 from orchestrator.broker import Publisher
 from orchestrator.clock import Clock
+from orchestrator.contacts import Contacts
 from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
 from orchestrator.declarations import Agent, DeclarationStore
+from orchestrator.outbox import Outbox
 from orchestrator.registry import Registry, open_redis
 from orchestrator.replies import Replies
 from orchestrator.rescue import Rescuer
@@ -37,6 +39,15 @@ class Engine:
         self.coordinator = Coordinator(
             self.store, self.declarations, self.router, self.publisher, self.replies, settings
         )
+        self.contacts = Contacts(self.database, self.clock)
+        self.outbox = Outbox(
+            self.database,
+            self.clock,
+            settings,
+            self.sessions,
+            self.contacts,
+            self.coordinator,
+        )
         self.service = Service(
             self.database,
             self.redis,
@@ -58,6 +69,7 @@ class Engine:
             self.publisher,
             self.registry,
             self.router,
+            self.outbox,
             self.settings,
             holder=holder,
             eager=eager,
@@ -72,6 +84,7 @@ class Engine:
         self.store.read_clock()
         self.store.ensure_indexes()
         self.sessions.ensure_indexes()
+        self.outbox.ensure_indexes()
         for agent in agents:
             if agent.setup is not None:
                 agent.setup(self)
@@ -79,6 +92,7 @@ class Engine:
 
     def close(self) -> None:
         """Close connections."""
+        self.outbox.close()
         self.replies.stop()
         self.redis.close()
         self.database.client.close()

@@ -141,6 +141,22 @@ class BrokerUnavailable(Unavailable):
     title = "The broker is unavailable"
 
 
+class RetryLater(OrchestratorError):
+    """Raised by a handler whose turn has not come yet: it runs again, and no failure is counted.
+
+    `after_s` is when, where the other side said so; else the pauses grow as after failures.
+    """
+
+    code = "retry_later"
+    title = "Not now: it is tried again later"
+
+    def __init__(
+        self, detail: str | None = None, *, after_s: float | None = None, **facts: Any
+    ) -> None:
+        super().__init__(detail, **facts)
+        self.after_s = after_s
+
+
 class TaskError(OrchestratorError):
     """Raised by a handler that knows its task cannot succeed: failed at once, no retry.
 

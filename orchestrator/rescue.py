@@ -24,6 +24,7 @@ from orchestrator.clock import Clock
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.logs import log
+from orchestrator.outbox import Outbox
 from orchestrator.registry import Load, Registry
 from orchestrator.router import Router
 from orchestrator.settings import Settings
@@ -48,6 +49,7 @@ class Counts:
     promoted: int = 0
     resumed: int = 0
     expired: int = 0
+    sent_on: int = 0
 
     @property
     def any(self) -> bool:
@@ -71,6 +73,7 @@ class Rescuer:
         publisher: Publisher,
         registry: Registry,
         router: Router,
+        outbox: Outbox,
         settings: Settings,
         *,
         holder: str,
@@ -84,6 +87,7 @@ class Rescuer:
         self._publisher = publisher
         self._registry = registry
         self._router = router
+        self._outbox = outbox
         self._settings = settings
         self._holder = holder
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
@@ -120,6 +124,7 @@ class Rescuer:
             partial(self._queued, load),
             self._blocked,
             self._waiting,
+            self._outgoing,
         ]
         if load is not None:
             steps.insert(0, partial(self._mind_the_epoch, load))
@@ -295,6 +300,9 @@ class Rescuer:
         if self._store.existing(task.child_ids()) != set(task.child_ids()):
             self._coordinator.hand_over(task)
         counts.resumed += self._coordinator.resume(task)
+
+    def _outgoing(self, counts: Counts) -> None:
+        counts.sent_on += self._outbox.rescue(BATCH)
 
     def _due(self, state: State, counts: Counts) -> Iterator[Task]:
         """Due tasks of a state; those past their deadline are cancelled on the way."""

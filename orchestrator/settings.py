@@ -116,6 +116,13 @@ class Settings(BaseSettings):
     )
     retry_base_s: float = Field(1.0, gt=0, le=3600, description="Pause before the first retry.")
     retry_max_s: float = Field(60.0, gt=0, le=86_400, description="Longest pause before a retry.")
+    delivery_patience_s: float = Field(
+        86_400.0,
+        gt=0,
+        le=30 * 86_400,
+        description="How long an outgoing entry that was not taken is tried again before it fails; "
+        "a day, as long as WhatsApp allows an answer.",
+    )
     max_depth: int = Field(5, ge=1, le=50, description="How deep hand-overs may nest.")
     task_retention_days: float = Field(
         30.0,

@@ -43,6 +43,7 @@ from orchestrator.errors import (
     BrokerUnavailable,
     Invalid,
     OrchestratorError,
+    RetryLater,
     StaleAttempt,
     StaleContext,
     StoreUnavailable,
@@ -320,6 +321,8 @@ class Runtime:
             context, result = self._handle(task_type, task, payload)
         except TaskError as error:
             return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
+        except RetryLater as error:
+            return self._put_off(claim, error)
         except (Unavailable, StaleContext, ConnectionFailure) as error:
             # Not the handler's fault: nothing is counted against the task.
             code = error.code if isinstance(error, OrchestratorError) else StoreUnavailable.code
@@ -378,6 +381,20 @@ class Runtime:
                 # Celery's threads would never give the slot back.
                 raise RuntimeError("the handler tried to end its process") from error
         raise AssertionError("unreachable")
+
+    def _put_off(self, claim: Claim, later: RetryLater) -> str:
+        store, settings = self.engine.store, self._settings
+        pause_s = later.after_s
+        if pause_s is None:
+            pause_s = retry_pause_s(
+                claim.task.attempts - 1,
+                settings.retry_base_s,
+                settings.retry_max_s,
+                self._random,
+            )
+        error = {"code": later.code, "detail": later.detail}
+        self._until_stored("retry", lambda: store.retry(claim, error, pause_s, failed=False))
+        return "put_off"
 
     def _failed(self, claim: Claim, code: str, detail: str, facts: Document, *, retry: bool) -> str:
         store, settings = self.engine.store, self._settings
@@ -445,7 +462,7 @@ def retry_pause_s(failures: int, base_s: float, max_s: float, rng: random.Random
 
     After "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), "equal jitter".
     """
-    step_s: float = min(max_s, base_s * 2.0**failures)
+    step_s: float = min(max_s, base_s * 2.0 ** min(failures, 30))
     return step_s / 2 + rng.uniform(0, step_s / 2)
 
 

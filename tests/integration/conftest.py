@@ -1,5 +1,6 @@
 """Agents' handlers on a real engine, called as a worker calls them."""
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,3 +45,15 @@ def desk_of(engine: Engine) -> Callable[[Agent], Desk]:
         return Desk(engine, agent)
 
     return desk
+
+
+@pytest.fixture
+def advance(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Move the database's clock and our own together, as time does."""
+    ahead = {"s": 0.0}
+    read, monotonic = engine.store.read_clock, engine.clock.monotonic
+    monkeypatch.setattr(engine.clock, "monotonic", lambda: monotonic() + ahead["s"])
+    monkeypatch.setattr(engine.store, "read_clock", lambda: None if ahead["s"] else read())
+    engine.clock._base_monotonic = engine.clock.monotonic()
+    engine.clock._base = dt.datetime.now(dt.UTC)
+    return lambda seconds: ahead.__setitem__("s", ahead["s"] + seconds)

@@ -37,18 +37,6 @@ def rescuer(engine):
     return rescuer
 
 
-@pytest.fixture
-def advance(engine, monkeypatch):
-    """Move the database's clock and our own together, as time does."""
-    ahead = {"s": 0.0}
-    read, monotonic = engine.store.read_clock, engine.clock.monotonic
-    monkeypatch.setattr(engine.clock, "monotonic", lambda: monotonic() + ahead["s"])
-    monkeypatch.setattr(engine.store, "read_clock", lambda: None if ahead["s"] else read())
-    engine.clock._base_monotonic = engine.clock.monotonic()
-    engine.clock._base = dt.datetime.now(dt.UTC)
-    return lambda seconds: ahead.__setitem__("s", ahead["s"] + seconds)
-
-
 def submit(engine, **more):
     return engine.coordinator.submit(Request(type="probe", payload={}, **more))[0]
 

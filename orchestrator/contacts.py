@@ -1,0 +1,93 @@
+"""What is known of a customer's address beside its sessions: when it was last heard from, and
+whether it wants to be left alone.
+
+Keeps secret how an address gets a name that says nothing: an HMAC under a key of this
+installation. That name stands in ordering keys and in this collection, never the address.
+
+Collection `contacts`, one document per address:
+
+    _id            `alias` of the address
+    heard          {channel: when it last wrote there}
+    opted_out_at   it asked not to be written to; gone once it asks for something again
+
+Collection `keys`: {_id: "contacts", key: 32 random bytes}, made once.
+"""
+
+import datetime as dt
+import hmac
+import secrets
+from contextlib import suppress
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from orchestrator.clock import Clock
+from orchestrator.tasks import store_errors
+
+Document = dict[str, Any]
+KEY = {"_id": "contacts"}
+
+
+class Contacts:
+    """Customers' addresses (phones in E.164). Raises StoreUnavailable as the task store does."""
+
+    def __init__(self, database: Database[Document], clock: Clock) -> None:
+        self._contacts = database["contacts"]
+        self._keys = database["keys"]
+        self._clock = clock
+        self._key: bytes | None = None
+
+    def alias(self, address: str) -> str:
+        """The name of an address: the same everywhere in this installation, and in no other."""
+        return hmac.digest(self._secret(), address.encode(), "sha256").hex()[:32]
+
+    def heard_from(self, address: str, channel: str, at: dt.datetime) -> None:
+        """Note that the address wrote on a channel at a time."""
+        self._write(address, {"$max": {f"heard.{channel}": at}})
+
+    def last_heard(self, address: str, channel: str) -> dt.datetime | None:
+        """When the address last wrote on a channel."""
+        heard: dt.datetime | None = self._read(address).get("heard", {}).get(channel)
+        return heard
+
+    def opt_out(self, address: str) -> None:
+        """The customer wants no messages that are not answers."""
+        self._write(address, {"$set": {"opted_out_at": self._clock.now()}})
+
+    def opt_in(self, address: str) -> None:
+        """The customer may be written to again."""
+        self._write(address, {"$unset": {"opted_out_at": ""}})
+
+    def opted_out(self, address: str) -> bool:
+        """Whether the customer has asked to be left alone."""
+        return "opted_out_at" in self._read(address)
+
+    def forget(self, address: str) -> None:
+        """Erase what is known of an address, its opt-out included."""
+        with store_errors():
+            self._contacts.delete_one({"_id": self.alias(address)})
+
+    def _read(self, address: str) -> Document:
+        with store_errors():
+            return self._contacts.find_one({"_id": self.alias(address)}) or {}
+
+    def _write(self, address: str, update: Document) -> None:
+        name = {"_id": self.alias(address)}
+        with store_errors():
+            if not self._contacts.update_one(name, update).matched_count:
+                with suppress(DuplicateKeyError):
+                    self._contacts.insert_one(dict(name))
+                self._contacts.update_one(name, update)
+
+    def _secret(self) -> bytes:
+        if self._key is None:
+            with store_errors():
+                known = self._keys.find_one(KEY)
+                if known is None:
+                    with suppress(DuplicateKeyError):
+                        self._keys.insert_one(KEY | {"key": secrets.token_bytes(32)})
+                    known = self._keys.find_one(KEY)
+            assert known is not None
+            self._key = bytes(known["key"])
+        return self._key
