@@ -72,7 +72,7 @@ class _Assembly:
 
     def _add(self, event: Event, following: Event | None) -> None:
         if not self.groups:
-            self.groups.append({"_end": {}})
+            self._new_group()
         group = self.groups[-1]
         if event.unclear is not None:
             slot = {"producto": "product", "espesor": "thickness", "dimensiones": "size"}.get(
@@ -104,9 +104,10 @@ class _Assembly:
         if event.unknown is not None:
             self.unknown.append(replace(event.unknown, item=len(self.groups) - 1))
         group["_end"][event.kind] = event.end
+        group["_at"].setdefault(event.kind, event.at)
 
     def _new_group(self) -> dict[str, Any]:
-        self.groups.append({"_end": {}})
+        self.groups.append({"_end": {}, "_at": {}})
         return self.groups[-1]
 
     def _group_for(
@@ -287,13 +288,64 @@ class _Assembly:
                 for name in ("length_m", "width_m", "area_m2", "quantity"):
                     if name in after:
                         here[name] = after[name]
+            # "10x5 de 100 y de 150": the same the other way round
+            elif (
+                _has_size(here)
+                and not _has_size(after)
+                and not after["_own"]
+                and self._thicknesses_joined(here, after)
+            ):
+                for name in ("length_m", "width_m", "area_m2", "quantity"):
+                    if name in here:
+                        after[name] = here[name]
         everywhere = bool(self.passage.said & lx.ALL_KEYS)
         for name in ("freight", "anchors", "colour", "finishes"):
-            having = [group for group in groups if name in group]
-            if len(having) == 1 and (name == "freight" or everywhere):
-                for group in groups:
-                    if name != "finishes":
-                        group.setdefault(name, having[0][name])
+            having = [at for at, group in enumerate(groups) if name in group]
+            if len(having) == 1 and len(groups) > 1:
+                self._share_extra(name, having[0], everywhere)
+
+    def _thicknesses_joined(self, here: dict[str, Any], after: dict[str, Any]) -> bool:
+        start, end = here["_end"].get("thickness"), after["_at"].get("thickness")
+        if start is None or end is None or not start < end:
+            return False
+        joining = lx.JOIN_KEYS | lx.OF_KEYS | lx.ARTICLE_KEYS
+        return all(key in joining for key in self.passage.keys[start:end])
+
+    def _share_extra(self, name: str, place: int, everywhere: bool) -> None:
+        """Of which things a colour, a finish, anchors or freight is said that is said once."""
+        groups = self.groups
+        donor = groups[place]
+        kind = "finish" if name == "finishes" else name
+        at = donor["_at"].get(kind, 0)
+        others = [each for index, each in enumerate(groups) if index != place]
+        alike = not any(group["_own"] for group in groups[1:])
+        last = max(end for group in groups for what, end in group["_end"].items() if what in CORE)
+        first = min((group["_at"]["size"] for group in groups if "size" in group["_at"]), default=0)
+        trailing = at >= last
+        if name == "freight" or everywhere or (name == "anchors" and (trailing or at < first)):
+            shared = name == "freight" or everywhere or alike or "freight" in donor
+        elif alike:
+            # of one product in several sizes: with the product, or after all of them
+            shared = at < first or (trailing and self._set_off(at))
+        else:
+            return
+        if shared:
+            for group in others:
+                group.setdefault(name, donor[name])
+        elif alike and name != "anchors":
+            field: Field = "color" if name == "colour" else "terminaciones"
+            for index, group in enumerate(groups):
+                if group is not donor:
+                    self.unclear.append(Unclear(field, (), index))
+
+    def _set_off(self, at: int) -> bool:
+        """Whether a comma or more stands before, as in "4x2 y 3x2, en gris"."""
+        before = at - 1
+        while before >= 0 and self.passage.keys[before] in (
+            lx.OF_KEYS | lx.WITH_KEYS | lx.NOT_KEYS | {"kolor", "todo", "#"}
+        ):
+            before -= 1
+        return before >= 0 and self.passage.tokens[before].kind == "mark"
 
     def _inherit(self, group: dict[str, Any], donor: dict[str, Any], index: int) -> None:
         if "product" in group or not donor.get("product") or self._names_unknown_thing(group):

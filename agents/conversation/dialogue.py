@@ -325,7 +325,8 @@ class _Turning:
         self._take_items()
         self._check()
         after = self.state
-        changed = after.items != before.items or after.open_fields != before.open_fields
+        changed = not self._same(after.items, before.items)
+        changed = changed or after.open_fields != before.open_fields
         changed = changed or after.options != before.options or bool(self.notes)
         self._answer_questions()
         if said.wants("human") or (self._takes_the_offer() and not changed):
@@ -334,6 +335,24 @@ class _Turning:
             self.state = replace(self.state, settled=False, lost=0)
             return self._go_on("cotizacion")
         return self._without_change()
+
+    def _same(self, items: Sequence[Item], before: Sequence[Item]) -> bool:
+        """Whether the things to be quoted are as before; in a quote that was made, what was
+        not said is as the catalogue has it: "con flete" changes nothing then."""
+        if items == before or not self.before.settled:
+            return items == before
+        return list(map(self._in_full, items)) == list(map(self._in_full, before))
+
+    def _in_full(self, item: Item) -> Item:
+        catalogue = self.catalogue
+        return replace(
+            item,
+            colour=item.colour or catalogue.default_colour.id,
+            anchors=catalogue.anchors.included_by_default if item.anchors is None else item.anchors,
+            freight=catalogue.freight.included_by_default if item.freight is None else item.freight,
+            quantity=1 if item.quantity is None else item.quantity,
+            finishes=tuple(each for each in item.finishes or () if each[1] > 0) or None,
+        )
 
     def _say(self, text: str, **facts: str | int) -> str:
         return say(self.language, text, **facts)
@@ -670,9 +689,17 @@ class _Turning:
             return [self._say("finishes", finishes=one_of(language, names))]
         if topic == "price_factors":
             return [self._say("price_factors")]
-        if topic in ("place", "hours", "warranty"):
+        if topic in ("place", "hours", "warranty", "work"):
             return [self._say("ask_a_person")]
+        if topic == "bot":
+            return [self._say("automatic")]
         about = products or list(self.catalogue.products)
+        if topic == "other_data":
+            names = all_of(language, [each.name.in_language(language) for each in products])
+            told = (
+                self._say("fact_unknown", product=names) if products else self._say("data_unknown")
+            )
+            return [told, self._say("ask_a_person")]
         if topic == "thicknesses":
             return [self._thicknesses(product) for product in about]
         if topic == "compare":
@@ -750,7 +777,7 @@ class _Turning:
         """A message that changed nothing of what is to be quoted."""
         said, state = self.said, self.state
         collecting = bool(state.items) and not state.settled
-        if said.wants("rejection"):
+        if said.sure_of("rejection"):
             return self._rejected(collecting)
         if state.quoted is not None and not collecting:
             after = self._after_quote()
@@ -779,6 +806,10 @@ class _Turning:
             return self._go_on("cotizacion") if collecting else self._welcome()
         if not said.intents:
             return self._go_on("general") if collecting else self._welcome()
+        if said.items or said.choice is not None:
+            self.state = replace(self.state, lost=0)
+            self.answers.append(self._say("noted"))
+            return self._go_on("cotizacion")
         return self._lost(collecting)
 
     def _after_quote(self) -> Turn | None:
@@ -786,7 +817,7 @@ class _Turning:
         quoted = state.quoted
         assert quoted is not None
         confirmed = "confirmar" in self.before.asked and said.wants("affirm")
-        if said.wants("acceptance") or confirmed:
+        if said.sure_of("acceptance") or confirmed:
             return self._accepted(quoted)
         if said.wants("price_objection"):
             turn = self._end_with_buttons(
@@ -795,7 +826,8 @@ class _Turning:
             return replace(turn, tipo="pregunta")
         if said.wants("correction"):
             return self._end(self._say("change_what"), "cotizacion")
-        if said.wants("quote_status", "quote_request") and not said.topics:
+        asks_again = said.wants("quote_status", "quote_request") and not said.topics
+        if asks_again or (said.items and not said.topics):
             total = money(self.language, Decimal(quoted.total), quoted.currency)
             text = self._say(
                 "quote_again", code=quoted.code, description=quoted.description, total=total
@@ -804,7 +836,7 @@ class _Turning:
         if said.wants("thanks", "goodbye"):
             text = "goodbye" if said.wants("goodbye") else "welcome"
             return self._end(self._say(text), "general")
-        if said.wants("affirm") and quoted.standing == "sent":
+        if said.wants("affirm", "acceptance") and quoted.standing == "sent":
             turn = self._end(self._say("confirm_quote", code=quoted.code), "seguimiento")
             return replace(turn, state=replace(turn.state, asked=("confirmar",)))
         if said.wants("affirm"):

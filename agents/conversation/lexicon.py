@@ -159,7 +159,9 @@ PLACE_KEYS: Final = keys(
 SLOPE_KEYS: Final = keys("aguas faldones")
 EACH_KEYS: Final = keys("cada each apiece")
 ALL_KEYS: Final = keys("todo todos todas ambos ambas both all")
-SIDE_KEYS: Final = keys("lado lados borde bordes costado costados cara caras side sides edge edges")
+SIDE_KEYS: Final = keys(
+    "lateral lado lados borde bordes costado costados cara caras side sides edge edges"
+)
 NAMED_SIDES: Final = {
     key_of(word): side
     for side, words in {
@@ -209,6 +211,8 @@ OR_KEYS: Final = frozenset({"o", "u", "or", "ó"})
 JOIN_KEYS: Final = frozenset(
     {"y", "e", "+", ",", ";", "\n", "mas", "and", "plus", "&", "-", "."}
 ) | keys("tambien ademas also otro otra otros otras another")
+# They stand between a "no" and what it denies: "no necesito que me lo lleven".
+LINKING_KEYS: Final = keys("que me te se lo la los las le les nos hace falta yo nosotros")
 RANGE_KEYS: Final = keys("entre between")
 LESS_KEYS: Final = keys("menos restando descontando minus less restarle sacando")
 TOTAL_KEYS: Final = keys("total totales sea serian serían igual equals son")
@@ -220,6 +224,10 @@ OF_KEYS: Final = frozenset({"de", "en", "of", "in", "del", "para", "for", "e"})
 MONTH_KEYS: Final = keys(
     "enero febrero marzo abril mayo junio julio agosto setiembre septiembre octubre noviembre "
     "diciembre january february march april june july august september october november december"
+)
+DAY_KEYS: Final = keys(
+    "lunes martes miercoles jueves viernes sabado domingo monday tuesday wednesday thursday "
+    "friday saturday sunday"
 )
 TIME_KEYS: Final = keys(
     "dia dias semana semanas mes meses año años ano anos hora horas hs hrs minuto minutos day "
@@ -235,6 +243,8 @@ ADDRESS_KEYS: Final = keys(
 )
 COUNTED_ELSEWHERE_KEYS: Final = keys(
     "personas persona hijos hijo veces vez ventanas ventana puertas puerta cuadras cuadra kilos "
+    "precios presupuestos cotizaciones medidas espesores colores productos materiales formas "
+    "amigos vecinos empresas lugares locales hermanos pisos plantas ambientes "
     "kilo kg grados litros people times windows window doors door preguntas pregunta consultas "
     "consulta cosas cosa opciones opcion"
 )
@@ -292,6 +302,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "hola", "holi", "buenas", "buen dia", "buenos dias", "buenas tardes", "buenas noches",
         "que tal", "como va", "como andan", "como andas", "como estas", "como estan", "buenass",
         "hi", "hello", "hey", "good morning", "good afternoon", "good evening", "alo", "hi there",
+        "como les va", "como te va", "como andamos", "buen domingo", "buenas buenas",
+        "saludos cordiales", "morning",
     ),
     "quote_request": (
         "cotiz*", "cotic*", "presupuest*", "cuanto ~ sale*", "cuanto ~ sald*", "cuanto ~ cuest*",
@@ -303,6 +315,12 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "que cuesta", "costo", "costos", "valor", "quote", "quotation", "price", "prices",
         "how much", "estimate", "i need", "i want", "i'd like", "would like", "looking for",
         "cost", "pricing",
+        "tirame ~ precio", "tirame ~ numero", "que plata", "cuanta plata", "a como",
+        "a que precio", "cuanto va", "cuanto andan", "cuanto anda", "cuanto hay que poner",
+        "me pasas ~ presu", "pasame ~ precio", "pasame ~ presupuesto", "me armas ~ presupuesto",
+        "me haces ~ presupuesto", "en cuanto ~ sale", "en cuanto ~ queda", "cuanto saldra",
+        "cuanto me cobr*", "cuanto ~ piden", "how much would", "what would it cost",
+        "give me ~ price",
     ),
     "price_objection": (
         "caro", "cara", "caros", "carisimo", "carisima", "muy caro", "descuento", "descuentos",
@@ -312,12 +330,26 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "un disparate", "precio por cantidad", "precio final", "discount",
         "cheaper", "expensive", "better price", "too much money", "bonificacion", "promo",
         "promocion", "oferta", "ofertas",
+        "descuentito", "rebajita", "rebajar", "mejorame", "mejoras el precio",
+        "mejoran el precio", "es mucho", "mucha plata", "mucho dinero", "es demasiado",
+        "me parece mucho", "se pasa ~ presupuesto", "fuera de presupuesto",
+        "no me da el presupuesto", "no llego", "lo dejas en", "lo dejas a", "me lo dejas",
+        "me lo dejan", "precio de amigo", "precio especial", "precio mayorista", "por mayor",
+        "mas accesible", "mas baratos", "mas barata", "bajar ~ precio", "bajarme ~ precio",
+        "bajame", "baja ~ precio", "te doy", "regateo", "ultimo precio", "mejor oferta", "off",
+        "too much", "pricey", "lower the price", "cheap", "out of budget", "best price",
+        "haceme precio", "me haces un precio", "hacen precio", "haces precio",
+        "consegui mas barato", "me pasaron mas barato",
     ),
     "payment": (
         "tarjeta", "tarjetas", "cuotas", "transferencia", "efectivo", "forma de pago",
         "formas de pago", "medios de pago", "mercado pago", "mercadopago", "debito", "credito",
         "financia*", "factura", "facturan", "seña", "como pago", "como se paga", "pagar",
         "pay", "payment", "credit card", "installments", "invoice", "bank transfer",
+        "visa", "mastercard", "cheque", "cheques", "de contado", "al contado", "en cuotas",
+        "plazos de pago", "boleta", "señar", "se puede pagar", "puedo pagar", "cash",
+        "how do i pay", "dolares", "en dolares", "descuento por pago", "como hago para pagar",
+        "cuenta bancaria", "abitab", "red pagos", "redpagos",
     ),
     "delivery": (
         "hacen envios", "hacen envio", "envian", "mandan al interior", "llegan a",
@@ -326,6 +358,12 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "incluye ~ flete", "incluye ~ envio", "cuanto ~ flete", "cuanto ~ envio", "costo de envio",
         "tienen stock", "hay stock", "stock", "donde retiro", "delivery time", "do you ship",
         "do you deliver", "shipping", "how long ~ delivery", "lead time", "in stock",
+        "hacen fletes", "hacen flete", "hacen entregas", "entregas", "entrega", "llega al",
+        "llegan al", "mandan a", "despachan", "despacho", "cuanto demoran", "para cuando",
+        "hay disponible*", "disponibilidad", "zona de entrega", "se puede retirar",
+        "puedo retirar", "tienen para entrega", "cuando lo tendria", "when can ~ deliver",
+        "deliver*", "how long does it take", "how soon", "el flete esta incluido",
+        "flete incluido ~ no", "lo mandan", "lo llevan",
     ),
     "quote_status": (
         "mi cotizacion", "mi presupuesto", "cuanto era", "cuanto fue", "me repetis", "repetime",
@@ -334,6 +372,12 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "estado ~ cotizacion", "estado ~ pedido", "numero de cotizacion", "codigo de cotizacion",
         "my quote", "status of", "any news", "sigue vigente", "hasta cuando vale",
         "cuanto dura ~ cotizacion", "still valid",
+        "mi numero de cotizacion", "vigencia", "es valida", "es valido", "valida hasta",
+        "hasta cuando", "cuando vence", "vence", "vencio", "sigue en pie", "recordame",
+        "me recordas", "cual era el total", "en que quedo", "en que quedamos", "en que anda",
+        "como va mi", "como viene mi", "la ultima cotizacion", "ultimo presupuesto",
+        "mi ultimo presupuesto", "me pasaste", "me habias pasado", "me dijiste", "how is my",
+        "where is my", "my last quote", "expire*", "how much was it", "pdf",
     ),
     "acceptance": (
         "acepto", "aceptamos", "lo compro", "los compro", "lo quiero", "cerramos", "cerremos",
@@ -341,12 +385,30 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "lo llevo", "me lo llevo", "hacemos el pedido", "quiero encargar", "encargo", "trato hecho",
         "quiero comprarlo", "i accept", "i'll take it", "ill take it", "go ahead", "deal",
         "let's do it", "de acuerdo",
+        "aceptada", "aceptado", "la acepto", "lo acepto", "compro", "me los llevo",
+        "me quedo con", "lo tomo", "la tomo", "avanzamos", "avancemos", "quiero avanzar",
+        "para adelante", "metele", "cerrado", "trato", "hagamoslo", "encargalo", "encargamelo",
+        "quiero hacer el pedido", "hago el pedido", "hacer el pedido", "reservame", "reservalo",
+        "reservamelo", "la confirmo", "lo confirmo", "confirmada", "confirmar", "confirma",
+        "aprobado", "aprobada", "apruebo", "estoy de acuerdo", "me sirve el precio", "me cierra",
+        "dale que va", "vamos", "vamo arriba", "vamos arriba", "vamos nomas", "quiero comprar ya",
+        "i'll buy", "we'll take it", "i will take it", "book it", "order it", "place the order",
+        "accepted", "accept", "we accept", "i confirm", "confirmed", "let's go", "lets go",
+        "sounds good let's", "quiero pagarlo", "lo pago",
     ),
     "rejection": (
         "no me interesa", "no me sirve", "no gracias", "dejalo asi", "dejala asi", "ya compre",
         "no lo quiero", "no la quiero", "lo dejo", "ya no lo necesito", "ya no necesito",
         "desisto", "not interested", "no thanks", "no thank you", "never mind", "dejemoslo",
         "cancelar", "cancela", "cancelalo",
+        "por ahora no", "lo descarto", "no voy a comprar", "no lo voy a comprar",
+        "no me convence", "no acepto", "rechazo", "la rechazo", "lo rechazo", "ya lo compre",
+        "ya compramos", "compre en otro lado", "consegui en otro lado", "lo consegui",
+        "me arrepenti", "dejalo", "dejala", "olvidate", "olvidalo", "olvidala", "anulalo",
+        "anulala", "lo cancelo", "la cancelo", "cancelala", "cancelo", "no va mas", "no va a ser",
+        "forget it", "i'll pass", "i decline", "no longer", "i don't want it", "dont want it",
+        "no need", "decline", "no lo necesito", "no la necesito", "al final no", "no quiero nada",
+        "no quiero mas",
     ),
     "correction": (
         "no mejor", "mejor de", "mejor en", "mejor que", "mejor", "perdon", "perdona", "digo",
@@ -361,35 +423,85 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "hablar con ~ persona", "hablar con ~ alguien", "hablar con ~ asesor",
         "hablar con ~ vendedor", "hablar con ~ humano", "un asesor", "una asesora", "un vendedor",
         "una vendedora", "un humano", "una persona real", "una persona de verdad", "operador",
-        "operadora", "me llaman", "me pueden llamar", "llamame", "llamenme", "atencion humana",
-        "human", "agent", "real person", "speak to ~ person", "talk to ~ person",
-        "talk to someone", "speak to someone", "representative", "encargado", "sos un bot",
-        "sos un robot", "con un bot",
+        "operadora", "me pueden llamar", "llamame", "llamenme", "atencion humana",
+        "human", "real person", "speak to ~ person", "talk to ~ person",
+        "talk to someone", "speak to someone", "representative",
+        "hablar ~ persona", "hablar ~ asesor", "hablar ~ vendedor", "hablar ~ humano",
+        "hablar con ~ encargad*", "hablar con ~ dueñ*", "hablar con ~ gente",
+        "hablar con ~ operador*", "hablar con ustedes", "charlar con ~ alguien",
+        "charlar con ~ persona", "charlar con ~ vendedor", "comunicar* con ~ alguien",
+        "comunicar* con ~ persona", "comunicar* con ~ vendedor", "comunicar* con ~ asesor",
+        "contactar* con ~ persona", "pasame con", "pasarme con", "pasas con",
+        "pasar con ~ vendedor", "pasar con ~ asesor", "pasar con ~ persona",
+        "pasar con ~ alguien", "pase con", "derivame", "derivar*", "que me atienda", "me atiende",
+        "me atienden", "me atienda", "atiende alguien", "que me llame*", "me llame*",
+        "me podes llamar", "llamarme", "llamas por telefono", "me llama alguien",
+        "persona de carne", "atencion al cliente", "atencion personalizada", "hay alguien",
+        "alguien que me", "alguien real", "con alguien real", "persona humana", "ser humano",
+        "necesito una persona", "quiero una persona", "prefiero una persona", "prefiero hablar",
+        "call me", "speak with ~ person", "talk with ~ person", "talk to a", "speak to a",
+        "talk to an", "speak to an", "a real human", "customer service", "someone from",
+        "sales rep", "salesperson", "hablar con uno", "asesor", "asesora", "quiero hablar con",
+        "persona", "humano", "humana", "vendedor", "vendedora", "agente", "agent", "person",
+        "operator", "alguien",
     ),
     "stop": (
-        "no me escriban", "no me escribas", "no me manden", "no me mandes", "stop", "dar de baja",
+        "stop", "dar de baja",
         "darme de baja", "denme de baja", "dame de baja", "unsubscribe", "deja de escribir*",
-        "dejen de escribir*", "dejen de mandar*", "no molesten", "no me contacten", "stop writing",
+        "dejen de escribir*", "dejen de mandar*", "no me contacten", "stop writing",
         "stop messaging", "opt out", "no quiero recibir", "baja",
+        "no me escrib*", "no me escriban mas", "no escriban mas", "no escribas mas",
+        "no me contact*", "no me molest*", "no me jod*", "no me llamen mas",
+        "no me mand* ~ mas nada", "no me mand* nada", "no me mand* mas", "no me mand* ~ mensaj*",
+        "no me mand* ~ publicidad*", "no me mand* ~ promo*", "no me mand* ~ spam",
+        "no me envi* ~ mas nada", "no me envi* nada", "no me envi* mas", "no me envi* ~ mensaj*",
+        "no me envi* ~ publicidad*", "no me envi* ~ promo*", "no quiero que me escrib*",
+        "no quiero que me mand*", "no quiero que me contact*", "no quiero que me envi*",
+        "no quiero ~ mensaj*", "no quiero mas mensajes", "no quiero ~ publicidad*",
+        "no quiero spam", "dejen de ~ mensaj*", "deja de ~ mensaj*", "dejen de escrib*",
+        "deja de escrib*", "dejen de mand*", "deja de mand*", "dejen de molest*",
+        "deja de molest*", "dejen de jod*", "deja de jod*", "dejen de contact*",
+        "basta de mensaj*", "basta de escrib*", "saquenme de ~ lista", "sacame de ~ lista",
+        "sacarme de ~ lista", "borrame de ~ lista", "borrenme", "borrarme", "borrame",
+        "borren mi numero", "borra mi numero", "eliminen mi numero", "eliminame de", "eliminenme",
+        "saquen mi numero", "sacame de ~ contactos", "la baja", "mi baja", "baja por favor",
+        "baja favor", "desuscrib*", "desuscripcion", "cancelar ~ suscripcion",
+        "cancelar suscripcion", "no me interesa recibir", "bloque*", "stop sending",
+        "stop texting", "stop contacting", "stop it", "please stop", "remove me", "take me off",
+        "don't text", "dont text", "don't write", "dont write", "don't contact", "dont contact",
+        "do not contact", "do not write", "do not message", "don't message", "dont message",
+        "no more messages", "leave me alone", "quit messaging",
+        "no molesten mas", "no molesten", "no molestes",
     ),
     "thanks": (
         "gracias", "graciass", "muchas gracias", "mil gracias", "te agradezco", "muy amable",
         "agradecido", "agradecida", "thanks", "thank you", "thank", "cheers", "genia", "genio",
         "un crack",
+        "genial gracias", "se agradece", "agradezco", "te pasaste", "muchisimas gracias",
+        "thanks a lot", "appreciate*",
     ),
     "goodbye": (
         "chau", "chao", "adios", "hasta luego", "nos vemos", "hasta mañana", "saludos",
         "hablamos", "bye", "goodbye", "see you", "un abrazo", "abrazo", "que andes bien",
         "cualquier cosa te aviso", "te aviso", "despues te digo", "lo pienso", "lo consulto",
         "lo voy a pensar", "i'll think about it", "buen finde", "buena jornada",
+        "que tengas ~ dia", "que tengan ~ dia", "buen fin de semana", "hasta pronto",
+        "hasta la proxima", "cuidate", "te confirmo", "les confirmo", "les aviso", "lo hablo",
+        "lo charlo", "lo veo", "lo pensamos", "dejame pensarlo", "dejame pensar", "let me think",
+        "i'll let you know", "talk later",
     ),
     "affirm": (
         "si", "dale", "ok", "claro", "perfecto", "listo", "de una", "joya", "buenisimo",
         "exacto", "correcto", "asi es", "tal cual", "obvio", "yes", "yeah", "yep", "yup", "sure",
         "right", "great", "perfect", "eso", "esta bien", "va", "genial", "barbaro", "impecable",
         "de acuerdo", "bueno", "ta", "ta bien",
+        "afirmativo", "por supuesto", "dale dale", "sisi", "si si", "okok", "ok ok", "bien",
+        "ahi va", "eso mismo", "ese", "esa", "absolutely", "of course", "correct", "that's right",
+        "thats right", "cool", "fine", "estamos", "sea", "aja",
     ),
-    "deny": ("no", "para nada", "nah", "negativo", "tampoco"),
+    "deny": ("no", "para nada", "nah", "negativo", "tampoco",
+        "nope", "ninguno", "ninguna", "nada", "jamas", "nunca", "no no",
+    ),
     "addition": (
         "ademas", "tambien", "agrega*", "agreg*", "sumale", "suma*", "sumar", "aparte de",
         "also", "add", "as well", "in addition", "plus", "otra cosa mas", "y otro", "y otra",
@@ -404,6 +516,12 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "no se", "no lo se", "todavia no", "aun no", "no tengo ~ medidas", "no tengo ~ medida",
         "despues te paso", "luego te paso", "despues te digo", "mas tarde", "tengo que medir",
         "voy a medir", "i don't know", "dont know", "not sure", "i'll check", "later",
+        "no tengo idea", "ni idea", "no tengo el dato", "no me acuerdo", "no las tengo",
+        "no la tengo", "no lo tengo", "despues los paso", "despues te las paso", "te las paso",
+        "te lo paso despues", "te confirmo despues", "dejame medir", "voy a averiguar",
+        "lo averiguo", "tengo que ver", "tengo que averiguar", "dejame ver", "i have no idea",
+        "let me check", "let me measure", "no clue", "las mido", "lo mido", "mañana te paso",
+        "luego te digo",
     ),
     "any": (
         "cualquiera", "el que sea", "da igual", "me da igual", "es igual", "no importa", "lo mismo",
@@ -440,12 +558,19 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "contame", "contarme", "hablame", "what is", "what's", "tell me about", "information",
         "ficha tecnica", "como es", "datos tecnicos", "mas datos", "de que esta hecho",
         "que incluye", "que trae", "detalles",
+        "como funciona", "para que es", "como viene", "como vienen", "que onda",
+        "how does it work", "describe", "de que material",
     ),
     "ask_compare": (
         "diferencia", "diferencias", "cual es mejor", "que es mejor", "cual conviene",
         "cual me conviene", "que me conviene", "conviene", "cual me recomend*", "que me recomend*",
         "recomenda*", "recomienda*", "recomiend*", "compar*", "versus", "difference",
         "which is better", "which one", "recommend", "better", "cual aisla mas", "que aisla mas",
+        "cual es la diferencia", "en que se diferencia*", "cual aisla", "cual es mas",
+        "que me recomendas", "que me recomiendas", "que recomiendan", "cual recomiendan",
+        "cual seria mejor", "cual rinde", "mejor el de", "vale la pena", "me aconsej*",
+        "aconsej*", "que aconsej*", "suggest*", "what do you recommend", "cuanto cambia",
+        "mucha diferencia",
     ),
     "ask_price_factors": (
         "precio del m2", "precio por m2", "precio x m2", "cuanto ~ el m2", "cuanto ~ el metro",
@@ -455,12 +580,41 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     "ask_place": (
         "donde estan", "donde queda", "donde quedan", "ubicacion", "direccion", "showroom",
         "donde es", "de donde son", "where are you", "address", "location", "tienen local",
+        "donde los encuentro", "donde puedo ver", "donde retiro", "de que parte", "de que zona",
+        "donde se encuentran", "en que zona", "where is your", "sucursal*", "donde andan",
     ),
     "ask_hours": (
         "horario", "horarios", "a que hora", "abren", "cierran", "atienden", "opening hours",
         "what time", "business hours",
     ),
-    "ask_warranty": ("garantia", "garantias", "warranty", "guarantee", "vida util", "cuanto dura"),
+    "ask_bot": (
+        "sos un bot", "sos un robot", "sos robot", "sos bot", "sos una maquina", "sos una persona",
+        "sos humano", "sos humana", "sos real", "sos de verdad", "sos una ia", "eres un bot",
+        "eres un robot", "hablo con un bot", "hablo con un robot", "hablo con una maquina",
+        "hablando con un bot", "hablando con un robot", "hablando con una persona",
+        "hablando con una maquina", "are you a bot", "are you a robot", "are you human",
+        "are you real", "are you a person", "are you a human", "is this a bot", "quien sos",
+        "quien habla", "con quien hablo", "who are you", "como te llamas", "what's your name",
+    ),
+    "ask_other_data": (
+        "cuanto pesa*", "peso", "pesan", "ancho util", "que ancho", "ancho de los paneles",
+        "ancho del panel", "ancho tienen", "ancho tiene", "ancho viene*", "medida de los paneles",
+        "medidas de los paneles", "cuanto mide*", "que largo", "largo maximo", "granizo",
+        "certificacion", "certificad*", "norma", "normas", "densidad", "resistencia mecanica",
+        "calibre", "chapa de cuanto", "how heavy", "weight", "weigh", "how wide", "density",
+        "se oxida", "oxida*", "panel width", "viene* en paneles de",
+    ),
+    "ask_work": (
+        "ustedes colocan", "ustedes instalan", "hacen la colocacion", "hacen colocacion",
+        "hacen la instalacion", "hacen instalacion*", "lo colocan", "los colocan", "lo instalan",
+        "los instalan", "colocacion incluida", "incluye ~ colocacion", "incluye ~ instalacion",
+        "incluye ~ mano de obra", "mano de obra", "venir a medir", "vienen a medir",
+        "pasan a medir", "visita", "visita tecnica", "do you install", "installation included", "labour", "labor",
+        "cuanto ~ colocacion", "cuanto ~ instalacion", "cuanto ~ colocarlo", "cuanto ~ instalarlo",
+    ),
+    "ask_warranty": ("garantia", "garantias", "warranty", "guarantee", "vida util", "cuanto dura",
+        "cuantos años dura", "se deteriora", "que duracion", "duracion", "how long does it last",
+    ),
 }  # fmt: skip
 
 # More ways to ask about a topic, by a name that the catalogue may have for it.
@@ -505,7 +659,7 @@ def vocabulary() -> frozenset[str]:
         AREA_KEYS, PIECE_KEYS, PLACE_KEYS, SLOPE_KEYS, EACH_KEYS, ALL_KEYS, SIDE_KEYS,
         NAMED_SIDES, LATERALS_KEYS, WHOLE_PERIMETER_KEYS, SUBSTRATE_KEYS, FILLER_KEYS, NOT_KEYS,
         WITH_KEYS, RANGE_KEYS, LESS_KEYS, TOTAL_KEYS, ARTICLE_KEYS, OF_KEYS,
-        MONTH_KEYS,
+        MONTH_KEYS, DAY_KEYS,
         TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS,
         OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
         PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
@@ -525,12 +679,17 @@ def _whole_keys(phrases: Iterable[str]) -> set[str]:
 
 
 ANCHOR_KEYS: Final = keys(
-    "anclaje anclajes anclage anclages ancla anclas fijacion fijaciones anchor anchors anchoring"
+    "anclaje anclajes anclage anclages ancla anclas fijacion fijaciones tornillo tornillos "
+    "tornilleria anchor anchors anchoring screws"
 )
 FREIGHT_KEYS: Final = keys(
     "flete fletes traslado traslados envio envios transporte acarreo freight shipping delivery"
 )
-FREIGHT_VERB_KEYS: Final = keys("traigan traigas lleven lleves")
+FREIGHT_VERB_KEYS: Final = keys(
+    "traigan traigas lleven lleves manden mandes envien envies acerquen traer llevar"
+)
+# Who has them already needs none: "los anclajes los tengo".
+OWN_KEYS: Final = keys("tengo tenemos consigo consigue compro pongo ponemos aparte own")
 FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")
 PICK_UP_CUES: Final = (
     "lo retiro", "los retiro", "la retiro", "las retiro", "retiro yo", "yo retiro",

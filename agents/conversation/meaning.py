@@ -6,9 +6,11 @@ message says of it and for what a conversation has gathered.
 
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agents.catalogue import Language
+
+SURE: Final = 0.7  # an intent's confidence from which it can be acted on without asking
 
 Field = Literal["producto", "espesor", "dimensiones", "color", "terminaciones", "nombre"]
 
@@ -136,6 +138,10 @@ class Understanding:
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""
         return any(intent.name in names for intent in self.intents)
+
+    def sure_of(self, *names: str) -> bool:
+        """Whether the message has any of these intents for sure: not by a word in passing."""
+        return any(intent.name in names and intent.confidence >= SURE for intent in self.intents)
 
     @property
     def confidence(self) -> float:

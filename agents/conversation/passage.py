@@ -19,9 +19,17 @@ _CUES: Final = Phrases(
 ENDS: Final = frozenset({".", "?", "!", ";", "\n", "¿", "¡", "…"})
 # One of these words says it only when it is all that was said.
 _ONLY_ALONE: Final = {
-    "stop": keys("baja stop"),
+    "stop": keys("baja stop desuscribir desuscribirme bloquear"),
+    "human": keys("persona humano humana vendedor vendedora agente agent person operator alguien"),
     "rejection": keys("cancelar cancela"),
 }
+_BEFORE_A_DECISION: Final = keys(
+    "si ok dale bueno listo perfecto genial joya ta barbaro entonces ya pues yo nosotros hola "
+    "buenas gracias muchas claro obvio yes great perfect thanks and so then we i well y eso "
+    "excelente buenisimo impecable la las el los"
+)
+_CLAUSE_WORDS: Final = 8  # as far as is looked for what begins a clause
+_CONDITIONS: Final = keys("si if cuando when pero but siempre solo unless salvo hasta until")
 
 
 class Passage:
@@ -30,7 +38,7 @@ class Passage:
     `keys` are the words as they are compared, spelling corrected, "#" for a number; `raw`
     the same as typed; `said` all of them. `sentence` is the number of each token's sentence,
     which `starts` and `ends` bound. `cues` are (start, end, intent); `cues_in` the same by
-    sentence.
+    sentence. `decisions` are the places of words like "no me sirve".
     """
 
     def __init__(self, tokens: Sequence[Token], words: Vocabulary) -> None:
@@ -48,6 +56,7 @@ class Passage:
         self.words_said = sum(1 for token in tokens if token.kind == "word")
         self.cues: list[tuple[int, int, str]] = []
         self.cues_in: dict[int, list[tuple[int, int, str]]] = {}
+        self.decisions: set[int] = set()
         self._find_cues()
 
     def key(self, at: int) -> str:
@@ -124,17 +133,41 @@ class Passage:
             inside = furthest[0] <= start and end <= furthest[1] and (start, end) != furthest
             if not inside and self._counts(start, end, intent):
                 self.cues.append((start, end, intent))
+                if intent in ("acceptance", "rejection"):
+                    self.decisions.update(range(start, end))
                 self.cues_in.setdefault(self.sentence[start], []).append((start, end, intent))
             if end > furthest[1]:
                 furthest = (start, end)
 
     def _counts(self, start: int, end: int, intent: str) -> bool:
         if end - start == 1 and self.keys[start] in _ONLY_ALONE.get(intent, ()):
-            return self.words_said <= 2
+            opens = not start or self.keys[start - 1] in lx.FILLER_KEYS
+            return self.words_said <= 2 and (opens or self.tokens[start - 1].kind == "mark")
         if intent in ("affirm", "deny"):
             return self._opens(start, end)
+        if intent == "stop" and self.keys[end - 1] in ("mas", "more"):
+            return self.key(end) not in ("de", "#", "than")  # "no me manden más de 10 paneles"
         if intent in ("greeting", "thanks") and start - self.answered_to <= 1:
             self.answered_to = end
+        return True
+
+    def decides(self, start: int, end: int) -> bool:
+        """Whether "lo compro" is a decision: its clause begins with it, sets no condition, and
+        asks nothing. "si me hacés precio lo compro" and "¿y si lo compro?" decide nothing."""
+        first = self.starts[self.sentence[start]]
+        for at in range(start - 1, first - 1, -1):
+            if self.tokens[at].kind == "mark":
+                break
+            if start - at > _CLAUSE_WORDS or self.keys[at] not in _BEFORE_A_DECISION:
+                return False
+            if self.tokens[at].word == "si" and not (at == 0 or self.tokens[at - 1].kind == "mark"):
+                return False
+        for at in range(end, min(end + 2 * _CLAUSE_WORDS, len(self.tokens))):
+            token = self.tokens[at]
+            if token.kind == "mark":
+                return token.text != "?"
+            if token.kind == "number" or self.keys[at] in _CONDITIONS:
+                return False
         return True
 
     def _opens(self, start: int, end: int) -> bool:

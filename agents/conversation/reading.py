@@ -29,7 +29,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TAG = re.compile(r"</?[A-Za-z!][^<>\n]{0,200}>")
 _LAUGHTER_RUN = re.compile(r"([^\W\d_])\1{2,}")
 _TOKEN = re.compile(
-    r"(?P<number>\d+(?:[.,]\d+)*|(?<![\w.,])[.,]\d+)"
+    r"(?P<number>\d+(?:[.,]\d+)*(?:['’]\d+)?|(?<![\w.,])[.,]\d+)"
     r"|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)"
     r"|(?P<mark>[^\w\s]|_|\n)"
 )
@@ -131,6 +131,8 @@ def _values(raw: str) -> tuple[Decimal, ...]:
     zeros at the end it is of thousands for a number of a thousand and more ("1.500"): the
     caller still gets both, because a length of 1.500 is a metre and a half.
     """
+    if not raw[-1].isdigit() or "'" in raw or "’" in raw:
+        return ()  # 6'5 may be six and a half, or six feet five
     groups = re.split(r"[.,]", raw)
     if any(len(group) > 12 for group in groups) or len(groups) > 5:
         return ()

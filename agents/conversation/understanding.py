@@ -240,6 +240,7 @@ class _Reading(Passage):
                 (after in lx.OF_KEYS and self.key(at + 2) in lx.MONTH_KEYS)
                 or after in lx.MONTH_KEYS
                 or (before in lx.MONTH_KEYS and not token.spelled)
+                or (before in lx.DAY_KEYS and not token.spelled)
                 or after in lx.MONEY_KEYS
                 or before in lx.MONEY_KEYS
                 or after == "%"
@@ -827,9 +828,13 @@ class _Reading(Passage):
     def _bare_thickness(self, measure: Measure) -> None:
         value = measure.value
         after_product = self._after_product(measure)
-        if value is None or (self.is_unknown_word(measure.end) and not after_product):
+        the_one = self._the_one_of(measure)
+        if value is None:
             return
-        if self.key(measure.end) in lx.PIECE_KEYS or self.key(measure.end) in lx.PLACE_KEYS:
+        if self.is_unknown_word(measure.end) and not (after_product or the_one):
+            return
+        of_pieces = self.key(measure.end) in lx.PIECE_KEYS
+        if of_pieces or (self.key(measure.end) in lx.PLACE_KEYS and not after_product):
             return
         asked = self.hint.asked == ("espesor",) or ("espesor" in self.hint.asked and not measure.of)
         made = self._made(value)
@@ -853,6 +858,12 @@ class _Reading(Passage):
         ) or (asked and self.hint.asked == ("espesor",)):
             self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
 
+    def _the_one_of(self, measure: Measure) -> bool:
+        """ "el de 75", "los de 100"."""
+        return (
+            self.key(measure.start - 1) == "de" and self.key(measure.start - 2) in lx.ARTICLE_KEYS
+        )
+
     def _made(self, value: Decimal) -> bool:
         return value in self.words.thicknesses_mm
 
@@ -873,6 +884,8 @@ class _Reading(Passage):
             counted = noun in lx.PIECE_KEYS or noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS
             if not counted and (measure.of or self._is_thickness_of_product(measure)):
                 continue
+            if noun in lx.PLACE_KEYS and self._is_thickness_of_product(measure):
+                continue  # "isodec 100 techo 10x5"
             bound = self._counted_size(measure, places)
             if bound is not None:
                 self._bind_count(measure, bound, count, noun)
@@ -1099,8 +1112,12 @@ class _Reading(Passage):
 
     def _denied(self, at: int) -> bool:
         """ "sin gotero", "no quiero gotero"; the no of "sin flete, gotero" is another's."""
-        for place in range(at - 1, max(at - 4, -1), -1):
+        steps = 0
+        for place in range(at - 1, max(at - 9, -1), -1):
             key = self.key(place)
+            steps += key not in lx.LINKING_KEYS
+            if steps > 3:
+                return False
             if not self.same_sentence(place, at) or key in (",", "y", "e", "and"):
                 return False
             if key in lx.NOT_KEYS or self.tokens[place].word in lx.NOT_KEYS:
@@ -1278,7 +1295,7 @@ class _Reading(Passage):
             after = self.key(at + 2)
         if after in ("no", "not") or (after in ("is", "ba", "va") and self.key(at + 2) == "not"):
             return False
-        if after in ("aparte", "exkluido", "eksluido"):
+        if after in ("aparte", "exkluido", "eksluido") or self._has_own(at):
             return False
         if self._denied(at):
             return False
@@ -1297,6 +1314,17 @@ class _Reading(Passage):
         if after in lx.INCLUDED_KEYS or after == "si" or self.key(at - 1) in ("mas", "plus", "+"):
             return True
         return carried
+
+    def _has_own(self, at: int) -> bool:
+        """ "los anclajes los tengo", "ya tengo anclajes", "el flete lo pongo yo"."""
+        for step, last in ((1, at + 5), (-1, at - 4)):
+            for place in range(at + step, last, step):
+                key = self.key(place)
+                if key in lx.OWN_KEYS:
+                    return self.key(place - 1) not in lx.NOT_KEYS
+                if key not in lx.LINKING_KEYS and key not in lx.ARTICLE_KEYS and key != "ya":
+                    break
+        return False
 
     def _asks_what_is_included(self, at: int) -> bool:
         """ "¿el precio es con flete?" asks; "¿me cotizás sin flete?" orders."""
@@ -1340,7 +1368,7 @@ class _Reading(Passage):
         covered = 0
         for at in range(len(self.tokens)):
             found = self.words.topics.at(self.keys, at) if at >= covered else None
-            if found is not None:
+            if found is not None and at not in self.decisions:  # "no me sirve" asks nothing
                 topic, covered = found
                 self.topics_by_sentence.setdefault(self.sentence[at], []).append(topic)
         self.sized_sentences = {self.sentence[e.at] for e in self.events if e.kind == "size"}
@@ -1470,6 +1498,12 @@ class _Reading(Passage):
                 continue
             if cue == "quote_request" and self._is_weak(start, end):
                 confidence = 0.8 if said.items else 0.0 if said.topics else 0.5
+            if cue in ("acceptance", "rejection") and not self.decides(start, end):
+                confidence = 0.5
+            if cue == "acceptance" and any(
+                key in lx.NOT_KEYS for key in self.keys[max(0, start - 3) : start]
+            ):
+                name, confidence = "rejection", 0.5
             if cue in ("correction", "addition") and not (
                 said.items or said.unclear or said.unknown
             ):
