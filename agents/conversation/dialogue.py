@@ -695,9 +695,9 @@ class _Turning:
             return [self._say("automatic")]
         about = products or list(self.catalogue.products)
         if topic == "other_data":
-            names = all_of(language, [each.name.in_language(language) for each in products])
+            named = all_of(language, [each.name.in_language(language) for each in products])
             told = (
-                self._say("fact_unknown", product=names) if products else self._say("data_unknown")
+                self._say("fact_unknown", product=named) if products else self._say("data_unknown")
             )
             return [told, self._say("ask_a_person")]
         if topic == "thicknesses":
