@@ -13,6 +13,7 @@ Collection `declarations` (one document per agent, never expires):
     slots         int: tasks at once, per worker
     task_types    {type: {payload: JSON Schema, needs: [capability], public: bool}}
     metadata      {str: JSON}
+    resources     [{name, collection, fields, filters, lapse}]
     registered_at first written
     updated_at    last written
 
@@ -28,7 +29,7 @@ import pkgutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_type_hints
 
 import jsonschema_rs
@@ -63,6 +64,33 @@ class Schedule:
     payload: Document
 
 
+@dataclass(frozen=True)
+class Lapse:
+    """A field that changes by itself with time: where it is one of `values` and the time in
+    the field `at` is over, it is shown as `becomes`, whatever is stored still."""
+
+    field: str
+    values: tuple[str, ...]
+    becomes: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Documents that an agent keeps and others may look at (`orchestrator.resources`).
+
+    Their `_id` begins with an id of `tasks.new_id`, so that it rises with time. `fields` are
+    those that are shown. By each of `filters` a list can be narrowed; the agent makes an index
+    of it and `_id`, the rarest value first.
+    """
+
+    name: str
+    collection: str
+    fields: tuple[str, ...]
+    filters: tuple[str, ...] = ()
+    lapse: Lapse | None = None
+
+
 @dataclass
 class Agent:
     """A declared role. Build one per folder, then hang handlers on it with `handles`.
@@ -70,6 +98,7 @@ class Agent:
     `slots` is how many tasks one worker runs at once. `setup(engine)`, where given, runs once
     at the start of each worker and in `orchestrator init`: it makes indexes and seeds data.
     `where` names capabilities that it has only where the settings say so.
+    `resources` are what the front door may list and show of what the agent keeps.
     """
 
     role: str
@@ -79,11 +108,13 @@ class Agent:
     metadata: Document = field(default_factory=dict)
     setup: Callable[[Any], None] | None = None
     where: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
+    resources: Iterable[Resource] = ()
     task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
     schedules: list[Schedule] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.capabilities = tuple(self.capabilities)
+        self.resources = tuple(self.resources)
 
     @property
     def id(self) -> str:
@@ -137,6 +168,7 @@ class Agent:
                 for task_type in self.task_types.values()
             },
             metadata=self.metadata,
+            resources=tuple(self.resources),
         )
 
 
@@ -160,6 +192,7 @@ class Declaration:
     slots: int
     task_types: Mapping[str, DeclaredType]
     metadata: Document
+    resources: tuple[Resource, ...] = ()
     registered_at: dt.datetime | None = None
 
     def to_document(self) -> Document:
@@ -180,6 +213,7 @@ class Declaration:
                 for name, declared in sorted(self.task_types.items())
             ],
             "metadata": self.metadata,
+            "resources": [asdict(resource) for resource in self.resources],
         }
 
     @classmethod
@@ -201,6 +235,7 @@ class Declaration:
                 for declared in document["task_types"]
             },
             metadata=document["metadata"],
+            resources=tuple(map(_resource, document.get("resources", ()))),
             registered_at=document["registered_at"],
         )
 
@@ -290,6 +325,15 @@ class DeclarationStore:
             raise AgentNotFound(agent_id=agent_id)
         return known[agent_id]
 
+    def resource(self, name: str) -> Resource | None:
+        """What some agent keeps under this name; None where nobody declared it."""
+        for fresh in (False, True):
+            for declaration in self.all(fresh=fresh).values():
+                for resource in declaration.resources:
+                    if resource.name == name:
+                        return resource
+        return None
+
     def capable(
         self, task_type: str, capabilities: Iterable[str], *, public: bool = False
     ) -> list[Declaration]:
@@ -345,6 +389,17 @@ class DeclarationStore:
         ]
         if errors:
             raise InvalidPayload(task_type=task_type, errors=errors)
+
+
+def _resource(document: Document) -> Resource:
+    lapse = document["lapse"]
+    return Resource(
+        name=document["name"],
+        collection=document["collection"],
+        fields=tuple(document["fields"]),
+        filters=tuple(document["filters"]),
+        lapse=None if lapse is None else Lapse(**lapse | {"values": tuple(lapse["values"])}),
+    )
 
 
 def _pointer(error: jsonschema_rs.ValidationError) -> str:

@@ -11,10 +11,12 @@ from orchestrator.contacts import Contacts
 from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
 from orchestrator.declarations import Agent, DeclarationStore
+from orchestrator.files import Files
 from orchestrator.outbox import Outbox
 from orchestrator.registry import Registry, open_redis
 from orchestrator.replies import Replies
 from orchestrator.rescue import Rescuer
+from orchestrator.resources import Resources
 from orchestrator.router import Router
 from orchestrator.service import Service
 from orchestrator.settings import Settings
@@ -32,6 +34,8 @@ class Engine:
         self.store = TaskStore(self.database, self.clock, settings)
         self.sessions = Sessions(self.database, self.clock)
         self.declarations = DeclarationStore(self.database, settings.declarations_refresh_s)
+        self.resources = Resources(self.database, self.declarations, self.clock)
+        self.files = Files(self.database, self.clock)
         self.registry = Registry(self.redis, settings)
         self.router = Router(self.declarations, self.registry, settings)
         self.publisher = Publisher(settings)

@@ -183,6 +183,12 @@ class Settings(BaseSettings):
         "comes with the task.",
     )
 
+    business_file: Path | None = Field(
+        None,
+        description="YAML file with the name, address and logo that the business's documents show; "
+        "without it, the sample business that ships.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event that is logged."
     )
@@ -216,6 +222,13 @@ class Settings(BaseSettings):
     def _a_folder(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_dir():
             raise ValueError("must be a folder that exists")
+        return value
+
+    @field_validator("business_file")
+    @classmethod
+    def _a_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("must be a file that exists")
         return value
 
     @field_validator("client_keys")

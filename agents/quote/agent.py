@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from agents.business import load_business
 from agents.catalogue import Language
 from agents.product_answers import answer_product_question
+from agents.quote.pdf import quote_pdf
 from agents.quote.pricing import PriceRequest, PricingRefused, price_quote
-from agents.quote.wording import quote_document
-from agents.quotes import NewQuote
+from agents.quote.wording import describe_item, name_products, quote_document
+from agents.quotes import RESOURCE, NewQuote, QuoteAction, QuoteClosed, QuoteNotFound
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
 
@@ -25,6 +27,7 @@ agent = Agent(
     ],
     slots=5,
     setup=prepare,
+    resources=[RESOURCE],
 )
 
 # A number, or a string of its digits: JSON's own numbers pass through floats on their way,
@@ -45,6 +48,7 @@ Measure = Annotated[
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Sides = Annotated[int, Field(ge=1, le=1000)]
+QuoteId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Item(BaseModel):
@@ -99,7 +103,8 @@ class Customer(BaseModel):
 
 
 class QuoteWanted(BaseModel):
-    """Payload of `create_quote`."""
+    """Payload of `create_quote`. `supersedes` is the id of the quote that this one corrects:
+    it has the same number then, and the next version."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -107,6 +112,23 @@ class QuoteWanted(BaseModel):
     customer: Customer = Customer()
     language: Language = "es"
     items: list[Item] = Field(min_length=1, max_length=60)
+    supersedes: QuoteId | None = None
+
+
+class QuoteNamed(BaseModel):
+    """Payload of what is done with a quote that there is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    quote_id: QuoteId
+
+
+class Due(BaseModel):
+    """Payload of `expire_quotes`: at most how many in one run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(1000, ge=1, le=10_000)
 
 
 @agent.handles("create_quote", needs=["quote_generation", "price_calculation"])
@@ -118,35 +140,103 @@ def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
             way what is possible instead (`pricing.Problem.to_document`).
     """
     stores = stores_of(context.engine)
-    quote = stores.quotes.get(context.task.id)
-    if quote is None:
-        try:
-            priced = price_quote(
-                stores.catalogues.current(), [item.price_request() for item in wanted.items]
-            )
-        except PricingRefused as refused:
-            raise TaskError(
-                "quote_refused",
-                "There is no price for this.",
-                problems=[problem.to_document() for problem in refused.problems],
-            ) from None
-        quote = stores.quotes.store_once(
-            NewQuote(
-                id=context.task.id,
-                session=wanted.session_id,
-                customer_name=wanted.customer.name,
-                customer_phone=wanted.customer.phone,
-                language=wanted.language,
-                items=tuple(item.to_document() for item in priced.items),
-                total=priced.total,
-                tax=priced.tax,
-                tax_rate=priced.tax_rate,
-                currency=priced.currency,
-                validity_days=priced.validity_days,
-                catalogue_version=priced.catalogue_version,
-            )
+    catalogue = stores.catalogues.current()
+    try:
+        priced = price_quote(catalogue, [item.price_request() for item in wanted.items])
+    except PricingRefused as refused:
+        # Prices may have changed since an earlier run of this task stored its quote.
+        quote = stores.quotes.get(context.task.id)
+        if quote is not None:
+            return quote_document(quote)
+        raise TaskError(
+            "quote_refused",
+            "There is no price for this.",
+            problems=[problem.to_document() for problem in refused.problems],
+        ) from None
+    items = [item.to_document() for item in priced.items]
+    words = [describe_item(item, catalogue, wanted.language) for item in items]
+    quote = stores.quotes.store_once(
+        NewQuote(
+            id=context.task.id,
+            session=wanted.session_id,
+            customer_name=wanted.customer.name,
+            customer_phone=wanted.customer.phone,
+            language=wanted.language,
+            product=name_products(items, catalogue, wanted.language),
+            description="; ".join(words),
+            items=tuple(
+                item | {"description": said} for item, said in zip(items, words, strict=True)
+            ),
+            total=priced.total,
+            tax=priced.tax,
+            tax_rate=priced.tax_rate,
+            currency=priced.currency,
+            validity_days=priced.validity_days,
+            catalogue_version=priced.catalogue_version,
+            supersedes=wanted.supersedes,
         )
-    return quote_document(quote, stores.catalogues.version(quote.catalogue_version))
+    )
+    return quote_document(quote)
+
+
+@agent.handles("accept_quote", needs=["quote_generation"])
+def accept_quote(context: TaskContext, named: QuoteNamed) -> dict[str, Any]:
+    """The customer takes the quote. Returns `wording.quote_document`.
+
+    Raises:
+        TaskError: `quote_not_found`; or `quote_closed`, its fact `standing` saying what the
+            quote is instead: "rejected", "expired" or "superseded".
+    """
+    return _changed(context, named, "accept")
+
+
+@agent.handles("reject_quote", needs=["quote_generation"])
+def reject_quote(context: TaskContext, named: QuoteNamed) -> dict[str, Any]:
+    """The customer does not take the quote. Returns and raises as `accept_quote`, where
+    `standing` may also be "accepted"."""
+    return _changed(context, named, "reject")
+
+
+@agent.handles("render_quote", needs=["quote_generation"])
+def render_quote(context: TaskContext, named: QuoteNamed) -> dict[str, Any]:
+    """Make the quote's PDF and keep it. Returns {file_id, size_bytes}.
+
+    Raises:
+        TaskError: `quote_not_found`.
+    """
+    stores = stores_of(context.engine)
+    quote = stores.quotes.get(named.quote_id)
+    if quote is None:
+        raise _not_found()
+    pdf = quote_pdf(quote, load_business(context.engine.settings.business_file))
+    context.engine.files.keep(
+        quote.file_id, pdf, content_type="application/pdf", name=f"{quote.code}.pdf"
+    )
+    return {"file_id": quote.file_id, "size_bytes": len(pdf)}
+
+
+@agent.handles("expire_quotes", needs=["quote_generation"])
+def expire_quotes(context: TaskContext, due: Due) -> dict[str, Any]:
+    """Mark the open quotes whose time is over. Returns {expired: how many}."""
+    return {"expired": stores_of(context.engine).quotes.expire_due(due.limit)}
+
+
+def _changed(context: TaskContext, named: QuoteNamed, action: QuoteAction) -> dict[str, Any]:
+    try:
+        return quote_document(stores_of(context.engine).quotes.change(named.quote_id, action))
+    except QuoteNotFound:
+        raise _not_found() from None
+    except QuoteClosed as closed:
+        raise TaskError(
+            "quote_closed", "The customer can no longer answer it.", standing=closed.standing
+        ) from None
+
+
+def _not_found() -> TaskError:
+    return TaskError("quote_not_found", "There is no such quote.")
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_product_question)
+
+# Reading tells what has expired at any time; this is for lists and counts.
+agent.every(60, "expire_quotes")

@@ -1,5 +1,6 @@
 """A quote in words, in the customer's language; pure."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -42,29 +43,33 @@ def describe_item(item: Document, catalogue: Catalogue, language: Language) -> s
     return ", ".join(words)
 
 
-def quote_document(quote: Quote, catalogue: Catalogue) -> Document:
+def name_products(items: Sequence[Document], catalogue: Catalogue, language: Language) -> str:
+    """The products of priced items, each once: "Isodec, Lana de roca"."""
+    products = [catalogue.product(item["product"]) for item in items]
+    names = dict.fromkeys(each.name.in_language(language) for each in products if each)
+    return ", ".join(names)
+
+
+def quote_document(quote: Quote) -> Document:
     """All that a reply needs of a quote, as JSON; Decimals are strings, times ISO 8601 in UTC.
 
     `product` and `description` are for people; the items have the catalogue's ids.
     `unit_price_per_m2` is null where the items have different ones; each item has its own.
     """
-    items = [
-        {**item, "description": describe_item(item, catalogue, quote.language)}
-        for item in quote.items
-    ]
-    products = [catalogue.product(item["product"]) for item in items]
-    names = dict.fromkeys(each.name.in_language(quote.language) for each in products if each)
-    unit_prices = {item["unit_price_per_m2"] for item in items}
     return {
         "quote_id": quote.id,
         "code": quote.code,
+        "number": quote.number,
+        "version": quote.version,
+        "supersedes": quote.supersedes,
+        "superseded_by": quote.superseded_by,
         "state": quote.state.value,
         "session_id": quote.session,
         "language": quote.language,
-        "product": ", ".join(names),
-        "description": "; ".join(item["description"] for item in items),
-        "items": items,
-        "unit_price_per_m2": unit_prices.pop() if len(unit_prices) == 1 else None,
+        "product": quote.product,
+        "description": quote.description,
+        "items": list(quote.items),
+        "unit_price_per_m2": quote.unit_price_per_m2,
         "total": str(quote.total),
         "tax": str(quote.tax),
         "tax_rate": str(quote.tax_rate),

@@ -193,6 +193,8 @@ def new_quote(quote_id: str, session: str | None) -> NewQuote:
         customer_name=None,
         customer_phone=None,
         language="es",
+        product="",
+        description="",
         items=(),
         total=Decimal("0.10"),
         tax=Decimal("0.02"),
@@ -201,3 +203,120 @@ def new_quote(quote_id: str, session: str | None) -> NewQuote:
         validity_days=15,
         catalogue_version=1,
     )
+
+
+# --- Versions and states ------------------------------------------------------------------
+
+
+def test_a_correction_is_the_next_version_and_the_old_one_cannot_be_accepted(desk: Any) -> None:
+    first = desk.ask("create_quote", {"items": [ISODEC]})
+    thicker = [ISODEC | {"thickness_mm": 150}]
+    task = desk.accept("create_quote", {"items": thicker, "supersedes": first["quote_id"]})
+    second = desk.run(task)
+    assert second["code"] == f"{first['code']}-2"
+    assert (second["number"], second["version"]) == (first["number"], 2)
+    assert second["supersedes"] == first["quote_id"]
+    assert desk.run(task) == second
+    third = desk.ask("create_quote", {"items": thicker, "supersedes": second["quote_id"]})
+    assert third["code"] == f"{first['code']}-3"
+    for old in (first, second):
+        with pytest.raises(TaskError) as closed:
+            desk.ask("accept_quote", {"quote_id": old["quote_id"]})
+        assert (closed.value.task_code, closed.value.facts) == (
+            "quote_closed",
+            {"standing": "superseded"},
+        )
+    assert desk.ask("accept_quote", {"quote_id": third["quote_id"]})["state"] == "accepted"
+
+
+def test_of_corrections_made_at_once_the_newest_alone_can_be_accepted(desk: Any) -> None:
+    first = desk.ask("create_quote", {"items": [ISODEC]})
+    wanted = {"items": [ISODEC], "supersedes": first["quote_id"]}
+    with ThreadPoolExecutor(6) as threads:
+        made = list(threads.map(lambda _: desk.ask("create_quote", wanted), range(6)))
+    assert sorted(quote["version"] for quote in made) == [2, 3, 4, 5, 6, 7]
+    left = [quote for quote in stored(desk) if quote["superseded_by"] is None]
+    assert [quote["version"] for quote in left] == [7]
+
+
+def test_who_corrects_while_the_customer_accepts_gets_one_of_both(desk: Any) -> None:
+    """Either the acceptance came first, or it is refused: never after the correction."""
+    for _ in range(5):
+        first = desk.ask("create_quote", {"items": [ISODEC]})
+        start = Barrier(2)
+
+        def correct(quote_id: str = first["quote_id"], start: Barrier = start) -> str:
+            start.wait(timeout=30)
+            desk.ask("create_quote", {"items": [ISODEC], "supersedes": quote_id})
+            return "corrected"
+
+        def accept(quote_id: str = first["quote_id"], start: Barrier = start) -> str:
+            start.wait(timeout=30)
+            try:
+                return str(desk.ask("accept_quote", {"quote_id": quote_id})["state"])
+            except TaskError as error:
+                return str(error.facts["standing"])
+
+        with ThreadPoolExecutor(2) as threads:
+            accepted = threads.submit(accept)
+            threads.submit(correct).result()
+        kept = desk.engine.database["quotes"].find_one({"_id": first["quote_id"]})
+        assert kept["superseded_by"] is not None
+        assert (accepted.result() == "accepted") == (kept["state"] == "accepted")
+        assert accepted.result() in ("accepted", "superseded")
+
+
+def test_a_decision_is_made_once_and_stands(desk: Any) -> None:
+    quote = desk.ask("create_quote", {"items": [ISODEC]})
+    named = {"quote_id": quote["quote_id"]}
+
+    def decide(task_type: str) -> str:
+        try:
+            return str(desk.ask(task_type, named)["state"])
+        except TaskError as error:
+            return f"no, {error.facts['standing']}"
+
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(decide, ["accept_quote", "reject_quote"] * 4))
+    decided = stored(desk)[0]["state"]
+    assert set(told) == {decided, f"no, {decided}"}
+    assert [each["state"] for each in stored(desk)[0]["history"]] == ["draft", decided]
+
+
+def test_a_quote_whose_time_is_over_is_expired_at_once_and_marked_later(desk: Any) -> None:
+    quote = desk.ask("create_quote", {"items": [ISODEC]})
+    kept = desk.ask("create_quote", {"items": [ISODEC]})
+    past = desk.engine.clock.now() - timedelta(seconds=1)
+    quotes = desk.engine.database["quotes"]
+    quotes.update_one({"_id": quote["quote_id"]}, {"$set": {"valid_until": past}})
+    assert stores_of(desk.engine).quotes.get(quote["quote_id"]).state == "expired"
+    assert desk.engine.resources.get("quotes", quote["quote_id"])["state"] == "expired"
+    for state, ids in (("expired", [quote["quote_id"]]), ("draft", [kept["quote_id"]])):
+        found, _ = desk.engine.resources.page("quotes", {"state": state}, 10)
+        assert [each["id"] for each in found] == ids
+    with pytest.raises(TaskError) as closed:
+        desk.ask("accept_quote", {"quote_id": quote["quote_id"]})
+    assert closed.value.facts == {"standing": "expired"}
+    assert desk.ask("expire_quotes") == {"expired": 1}
+    assert desk.ask("expire_quotes") == {"expired": 0}
+    assert quotes.find_one({"_id": quote["quote_id"]})["state"] == "expired"
+
+
+def test_what_there_is_not_is_not_found(desk: Any) -> None:
+    for task_type in ("accept_quote", "reject_quote", "render_quote"):
+        with pytest.raises(TaskError) as missing:
+            desk.ask(task_type, {"quote_id": "none"})
+        assert missing.value.task_code == "quote_not_found"
+
+
+def test_a_pdf_is_kept_once_for_each_edition(desk: Any) -> None:
+    quote = desk.ask("create_quote", {"items": [ISODEC]})
+    named = {"quote_id": quote["quote_id"]}
+    first = desk.ask("render_quote", named)
+    assert desk.ask("render_quote", named) == first
+    kept = desk.engine.files.get(first["file_id"])
+    assert kept.content.startswith(b"%PDF-")
+    assert kept.name == f"{quote['code']}.pdf"
+    assert desk.engine.database["files"].count_documents({}) == 1
+    stores_of(desk.engine).quotes.name_customer(quote["quote_id"], "Ana")
+    assert desk.ask("render_quote", named)["file_id"] != first["file_id"]
