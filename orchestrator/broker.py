@@ -157,7 +157,12 @@ class Publisher:
             # The fence tells one attempt from the next in Flower.
             f"{task.id}:{task.fence}",
             task.type,
-            args=(task.id, task.fence, task.published_at.timestamp() if task.published_at else 0.0),
+            args=(
+                task.id,
+                task.fence,
+                task.published_at.timestamp() if task.published_at else 0.0,
+                task.suspect,
+            ),
         )
         producer.publish(
             message.body,

@@ -46,13 +46,23 @@ Handler = Callable[..., Any]
 
 @dataclass(frozen=True)
 class TaskType:
-    """What can be asked of an agent: payload model, capabilities needed, the handler."""
+    """What can be asked of an agent: payload model, capabilities needed, the handler.
+
+    Without limits of its own, those of the settings hold.
+    """
 
     name: str
     payload: type[BaseModel]
     needs: frozenset[str]
     handler: Handler
     public: bool
+    soft_limit_s: float | None = None
+    hard_limit_s: float | None = None
+
+    def limits_s(self, soft_s: float, hard_s: float) -> tuple[float, float]:
+        """Its soft and hard time limit, given the defaults of both."""
+        soft = self.soft_limit_s or min(soft_s, self.hard_limit_s or soft_s)
+        return soft, self.hard_limit_s or soft + (hard_s - soft_s)
 
 
 @dataclass(frozen=True)
@@ -122,14 +132,27 @@ class Agent:
         return f"{self.role}_agent"
 
     def handles(
-        self, name: str, *, needs: Iterable[str] = (), public: bool = True
+        self,
+        name: str,
+        *,
+        needs: Iterable[str] = (),
+        public: bool = True,
+        soft_limit_s: float | None = None,
+        hard_limit_s: float | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare a task type by its handler, `handler(context, payload) -> result`.
 
         The payload's pydantic model is the type of the handler's second parameter. `needs`
         are the capabilities of a task of this type; the agent must have them itself.
         `public` types can be asked for at the front door, others only by other tasks.
+
+        Past `soft_limit_s` the handler's `should_stop` says so, and the attempt counts as a
+        failure when it stops; past `hard_limit_s` the attempt is a failure and the process that
+        runs it ends. Without them, the settings' limits hold.
         """
+        given = [limit for limit in (soft_limit_s, hard_limit_s) if limit is not None]
+        if given != sorted(given) or any(limit <= 0 for limit in given):
+            raise ValueError(f"{name}: limits must be above 0, the hard one not below the soft")
 
         def declare(handler: Handler) -> Handler:
             second = list(inspect.signature(handler).parameters)[1]
@@ -141,7 +164,9 @@ class Agent:
                 raise ValueError(f"{name} needs {sorted(missing)}, which {self.id} does not have")
             if name in self.task_types:
                 raise ValueError(f"{self.id} declares {name} twice")
-            self.task_types[name] = TaskType(name, payload, frozenset(needs), handler, public)
+            self.task_types[name] = TaskType(
+                name, payload, frozenset(needs), handler, public, soft_limit_s, hard_limit_s
+            )
             return handler
 
         return declare

@@ -7,9 +7,9 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 import ipaddress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import BadSettings
@@ -123,6 +123,27 @@ class Settings(BaseSettings):
         description="How long an outgoing entry that was not taken is tried again before it fails; "
         "a day, as long as WhatsApp allows an answer.",
     )
+    soft_limit_s: float = Field(
+        120.0,
+        gt=0,
+        le=86_400,
+        description="A handler that runs longer is told to stop, and its worker shows an error; "
+        "for task types that declare no limit of their own. No customer waits longer.",
+    )
+    hard_limit_s: float = Field(
+        180.0,
+        gt=0,
+        le=86_400,
+        description="A handler that runs longer is given up with its process: a thread cannot be "
+        "ended alone. A minute past the soft limit, for handlers that ask whether to stop.",
+    )
+    shutdown_grace_s: float = Field(
+        8.0,
+        ge=0,
+        le=3600,
+        description="What a worker that was asked to stop may take to finish what it holds; then "
+        "it hands it back. Below the 10 s after which most supervisors kill.",
+    )
     max_depth: int = Field(5, ge=1, le=50, description="How deep hand-overs may nest.")
     task_retention_days: float = Field(
         30.0,
@@ -197,6 +218,12 @@ class Settings(BaseSettings):
         description="Keys the hash that stands for a session in the logs. Without one each process "
         "makes its own, and lines of one session can be joined within a process only.",
     )
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if self.hard_limit_s < self.soft_limit_s:
+            raise ValueError("HARD_LIMIT_S must not be below SOFT_LIMIT_S")
+        return self
 
     @field_validator("redis_url")
     @classmethod
@@ -288,6 +315,9 @@ def load() -> Settings:
         }
         lines = []
         for problem in error.errors():
+            if not problem["loc"]:
+                lines.append(problem["msg"])
+                continue
             variable = str(problem["loc"][0])
             # A URL may hold a password.
             hidden = variable in secret or "@" in str(problem["input"])

@@ -91,6 +91,8 @@ T = TypeVar("T")
 
 TALLY = {"_id": "tasks"}
 TIMELINE_LENGTH = 200
+# Workers lost while running a task, from which on it runs with nothing else in its process.
+SUSPECT_AFTER = 2
 # A process that does not renew leases reads the database's clock this often.
 CLOCK_TRUSTED_S = 60.0
 # A reading that took longer says too little.
@@ -245,6 +247,11 @@ class Task:
         known["priority"] = Priority(known["priority"])
         known["timeline"] = tuple(known.get("timeline", ()))
         return cls(**known)
+
+    @property
+    def suspect(self) -> bool:
+        """It may be what kills its workers, and must not use up its neighbours' crashes."""
+        return self.crashes >= SUSPECT_AFTER
 
     def child_ids(self) -> list[str]:
         """The tasks of the last hand-over."""

@@ -4,14 +4,25 @@ Keeps secret what Celery is to us: it brings (task id, fence) to a free slot. Al
 here: the claim, the handler, what becomes of its result, the lease, the heartbeat.
 
 `make_app` builds an agent's Celery app. A `Runtime` lives in each process that runs tasks
-(the worker itself with threads, each child with prefork) and has three threads: one
+(the worker itself with threads, each child with prefork) and has four threads: one
 renews the leases of all its tasks in one write, one tells the registry how it is, one runs
-the rescuer when the lock is free. None of them waits for another, or for a task.
+the rescuer when the lock is free, one watches time limits and requests to stop. None of them
+waits for another, or for a task.
+
+How a process ends: by itself, when it was asked to stop and has finished what it held; or
+within the grace time, when it has handed back what it could not finish (a second request does
+so at once); or with EX_STUCK, when a handler overran its hard limit: no thread can be ended
+alone, so it hands back the others' tasks, and its supervisor starts it again.
 """
 
+import contextlib
+import faulthandler
+import logging
+import mmap
 import os
 import random
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -25,8 +36,9 @@ from typing import Any, TypeVar
 
 import bson
 import click
-from celery import Celery, signals
+from celery import Celery, platforms, signals
 from celery.apps.worker import Worker as CeleryWorker
+from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from click.core import ParameterSource
 from kombu import Exchange, Queue
@@ -53,6 +65,7 @@ from orchestrator.errors import (
 from orchestrator.logs import log
 from orchestrator.registry import Heartbeat, lane
 from orchestrator.settings import Settings, current, is_loopback
+from orchestrator.slots import Attempt, Slots
 from orchestrator.tasks import UNFIT, Claim, Document, Request, Task, new_token
 
 T = TypeVar("T")
@@ -64,6 +77,15 @@ MEAN_OVER_S = 60.0
 EVENTS_PAUSE_S = 0.1
 # Heartbeats that the consumer may miss before its worker counts as wedged.
 CONSUMER_PATIENCE = 5
+# Between two looks at time limits and at requests to stop.
+WATCH_S = 0.2
+# A process whose threads do not get to run for this long (a handler that holds Python's lock
+# in C code) ends: nothing in it could look at a limit.
+WEDGED_S = 60.0
+# What a prefork pool's children may take to end after the grace time.
+CHILDREN_S = 3.0
+# The exit status of a process that was given up with a handler: sysexits.h's EX_SOFTWARE.
+EX_STUCK = 70
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,7 @@ class TaskContext:
     engine: Engine
     children: list[ChildResult]
     memory: Document
+    stop_at: float = float("inf")  # the soft time limit, on the monotonic clock
     stop_seen: bool = field(default=False, init=False)
 
     @property
@@ -93,19 +116,40 @@ class TaskContext:
         return 0 if self.task.handover is None else int(self.task.handover["phase"])
 
     def should_stop(self) -> bool:
-        """Somebody cancelled the task, or its deadline has passed: return soon.
+        """Somebody cancelled the task, its deadline has passed, or this attempt has run past
+        its soft time limit: return soon.
 
-        A handler that was told so ends its task as cancelled, whatever it returns; one that
-        never asked has its result count.
+        A handler that was told so has nothing of what it returns counted: its task ends as
+        cancelled, or the attempt as a failure. One that never asked has its result count.
         """
         deadline = self.task.deadline
         late = deadline is not None and self.engine.clock.now() > deadline
+        late = late or self.engine.clock.monotonic() > self.stop_at
         self.stop_seen = late or self.engine.store.get(self.task.id).cancel
         return self.stop_seen
 
 
 class AttemptFailed(Exception):
     """What Celery and Flower see of a failed attempt: its code."""
+
+
+class StopRequest:
+    """How urgently a worker was asked to stop, for itself and for the children that it forks.
+
+    Shared memory, because a child's handler may keep it from any signal or pipe.
+    """
+
+    def __init__(self) -> None:
+        self._level = mmap.mmap(-1, 1)
+
+    @property
+    def level(self) -> int:
+        """0: go on; 1: finish, within the grace time; 2: end now."""
+        return self._level[0]
+
+    def ask(self, *, at_once: bool = False) -> None:
+        """Ask once more. Safe in a signal's handler."""
+        self._level[0] = 2 if at_once else min(2, self.level + 1)
 
 
 class Runtime:
@@ -117,6 +161,7 @@ class Runtime:
         agents: Sequence[Agent],
         node: str,
         slots: dict[str, int],
+        stop: StopRequest,
         *,
         watches_consumer: bool,
     ) -> None:
@@ -129,12 +174,14 @@ class Runtime:
         self.worker = f"{node}/{os.getpid()}/{secrets.token_hex(4)}"
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._lock = threading.Lock()
-        self._running: Counter[str] = Counter()
-        self._held: set[tuple[str, int]] = set()  # task id and fence of what runs here
+        self._holds = Slots()
         self._outcomes: Counter[str] = Counter()
         self._run_times: deque[tuple[float, float]] = deque(maxlen=1000)
         self._passed: dict[str, float] = {}
-        self._stopping = threading.Event()
+        self._stop = stop
+        self._leave_by = float("inf")
+        self._leaving = threading.Event()  # no new task; what is held is finished
+        self._stopping = threading.Event()  # nothing any more
         self._threads: list[threading.Thread] = []
         # A prefork child has none: its parent consumes.
         self._watches_consumer = watches_consumer
@@ -152,6 +199,7 @@ class Runtime:
             ("lease", self._settings.heartbeat_s, self._renew),
             ("heartbeat", self._settings.heartbeat_s, self._beat),
             ("rescue", self._settings.rescue_interval_s, self._rescuer.tick),
+            ("watch", WATCH_S, self._watch),
         ):
             thread = threading.Thread(
                 target=self._every, args=(name, interval_s, step), name=name, daemon=True
@@ -164,13 +212,17 @@ class Runtime:
         self._stopping.set()
         for thread in self._threads:
             thread.join(timeout=self._settings.heartbeat_s)
+        faulthandler.cancel_dump_traceback_later()
+        self._sign_off()
+        self.engine.close()
+
+    def _sign_off(self) -> None:
         try:
             self.engine.store.tell_ended()
             self._rescuer.release()
             self.engine.registry.leave(self.worker)
         except Unavailable as error:
             log.warning("worker.sign_off_failed", error=error.code)
-        self.engine.close()
 
     def consumer_moved(self) -> None:
         """Called by Celery's timer: its event loop turns."""
@@ -189,10 +241,9 @@ class Runtime:
             self._stopping.wait(max(0.0, interval_s - (time.monotonic() - began)))
 
     def _renew(self) -> None:
+        faulthandler.dump_traceback_later(WEDGED_S, exit=True)
         self.engine.store.read_clock()
-        with self._lock:
-            held = list(self._held)
-        self.engine.store.renew(held)
+        self.engine.store.renew((held.task_id, held.fence) for held in self._holds.inside())
         self.engine.store.tell_ended()
 
     def _beat(self) -> None:
@@ -210,7 +261,7 @@ class Runtime:
                 worker=self.worker,
                 node=self._node,
                 agents=self._slots,
-                running=dict(self._running),
+                running=dict(self._holds.count_by_agent()),
                 done=self._outcomes["completed"],
                 failed=self._outcomes["failed"],
                 mean_run_s=sum(recent) / len(recent) if recent else 0.0,
@@ -222,6 +273,12 @@ class Runtime:
             )
 
     def _trouble(self, now: float) -> str | None:
+        for held in self._holds.inside():
+            if held.past_soft(now):
+                return (
+                    f"task {held.task_id} ({held.type}) has not returned within its limit of "
+                    f"{held.soft_limit_s:g} s"
+                )
         if not self._watches_consumer:
             return None
         if self._consumer_seen is None:
@@ -231,35 +288,108 @@ class Runtime:
             return f"its consumer has not moved for {silent_s:.0f} s"
         return None
 
+    # -- its end ---------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """See to requests to stop and to handlers that overran their hard limit."""
+        level = self._stop.level
+        if level and not self._leaving.is_set():
+            self._leave_by = time.monotonic() + self._settings.shutdown_grace_s
+            self._leaving.set()
+            self._holds.close()
+            log.info("worker.stopping", holds=len(self._holds.inside()))
+        if level > 1 or time.monotonic() > self._leave_by:
+            self._end_process("it was asked to stop", os.EX_OK)
+        stuck = [held for held in self._holds.inside() if held.past_hard(time.monotonic())]
+        if stuck:
+            self._give_up(stuck)
+
+    def _give_up(self, stuck: list[Attempt]) -> None:
+        """Count the stuck attempts as failures, and end the process that they are stuck in.
+
+        Raises:
+            StoreUnavailable: not now; the process keeps the results that it has for MongoDB.
+        """
+        for held in stuck:
+            assert held.claim is not None  # or its handler would not run
+            log.error("task.stuck", task_id=held.task_id, type=held.type)
+            detail = f"The handler did not return within {held.hard_limit_s:g} s."
+            try:
+                self._failed(held.claim, "time_limit", detail, {}, retry=True, patient=False)
+            except StaleAttempt:
+                log.warning("task.stale", task_id=held.task_id, fence=held.fence)
+        if any(held.since is not None for held in stuck):
+            names = ", ".join(f"task {held.task_id} ({held.type})" for held in stuck)
+            self._end_process(f"past the hard time limit: {names}", EX_STUCK)
+
+    def _end_process(self, reason: str, status: int) -> None:
+        """Hand back what is held, at nobody's cost, and end without waiting for any thread.
+
+        The rescuer publishes it when this process is gone, so that no handler overlaps with
+        its own next run. Where MongoDB is away the leases run out.
+        """
+        self._stopping.set()
+        self._holds.close()
+        self._holds.wait_for_claims(self._settings.store_timeout_s)
+        handed_back = 0
+        try:
+            for held in self._holds.inside():
+                if held.claim is not None:
+                    handed_back += self._hand_back(held.claim, "worker_ended")
+        except StoreUnavailable as error:
+            log.warning("worker.hand_back_failed", error=error.code)
+        self._sign_off()
+        log.warning("worker.ends", reason=reason, status=status, handed_back=handed_back)
+        logging.shutdown()
+        os._exit(status)
+
+    def _hand_back(self, claim: Claim, code: str) -> bool:
+        try:
+            self.engine.store.retry(claim, {"code": code}, 0.0, failed=False)
+        except StaleAttempt:
+            return False
+        return True
+
     # -- one task --------------------------------------------------------------------
 
     def execute(
-        self, agent: Agent, task_type: TaskType, task_id: str, fence: int, published_at: float
+        self,
+        agent: Agent,
+        task_type: TaskType,
+        task_id: str,
+        fence: int,
+        published_at: float,
+        alone: bool,
     ) -> None:
         """Run the task that a message names, if it is still as the message says.
+
+        With `alone`, while nothing else runs in this process.
 
         Raises:
             AttemptFailed: the attempt failed; its code only, for Flower.
         """
         logs.about_nothing()
-        held = (task_id, fence + 1)
-        with self._lock:
-            self._running[agent.id] += 1
-            self._held.add(held)
+        limits_s = task_type.limits_s(self._settings.soft_limit_s, self._settings.hard_limit_s)
+        held = Attempt(agent.id, task_type.name, task_id, fence + 1, *limits_s)
+        if not self._holds.enter(held, alone=alone):
+            log.info("task.not_begun", task_id=task_id, fence=fence)
+            return
         began = time.monotonic()
         outcome = "dropped"
-        claim = None
         try:
             token = new_token()
             claim = self._until_stored(
-                "claim", lambda: self.engine.store.claim(task_id, fence, self.worker, token)
+                "claim",
+                lambda: self.engine.store.claim(task_id, fence, self.worker, token),
+                unless=self._leaving,
             )
             if claim is None:
                 log.debug("task.not_claimed", task_id=task_id, fence=fence)
                 return
+            self._holds.claimed(held, claim)
             self._note_passed(claim.task, published_at)
             logs.about(**_whose(claim.task))
-            outcome = self._attempt(agent, task_type, claim)
+            outcome = self._attempt(agent, task_type, claim, held)
         except StaleAttempt:
             log.warning("task.stale", task_id=task_id, fence=fence)
             outcome = "stale"
@@ -269,12 +399,11 @@ class Runtime:
             outcome = "left"
         except Exception as error:
             log.error("task.stumbled", task_id=task_id, type=task_type.name, where=_where(error))
-            outcome = self._stumbled(claim)
+            outcome = self._stumbled(held.claim)
         finally:
+            self._holds.leave(held)
             run_s = time.monotonic() - began
             with self._lock:
-                self._held.discard(held)
-                self._running[agent.id] -= 1
                 self._outcomes[outcome] += 1
                 if outcome not in ("dropped", "stale", "left"):
                     self._run_times.append((time.monotonic(), run_s))
@@ -305,7 +434,7 @@ class Runtime:
         with self._lock:
             self._passed[passed] = max(published_at, self._passed.get(passed, 0.0))
 
-    def _attempt(self, agent: Agent, task_type: TaskType, claim: Claim) -> str:
+    def _attempt(self, agent: Agent, task_type: TaskType, claim: Claim, held: Attempt) -> str:
         """Run the handler and store what came of it; returns the outcome in a word."""
         task, store, coordinator = claim.task, self.engine.store, self.engine.coordinator
         stop = self._reason_to_stop(task)
@@ -318,7 +447,7 @@ class Runtime:
             detail = "The payload is not valid."
             return self._failed(claim, "invalid_payload", detail, {"fields": fields}, retry=False)
         try:
-            context, result = self._handle(task_type, task, payload)
+            context, result = self._handle(task_type, task, payload, held)
         except TaskError as error:
             return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
         except RetryLater as error:
@@ -340,8 +469,7 @@ class Runtime:
                 claim, "handler_error", f"The handler raised {name}.", {}, retry=True
             )
         if context.stop_seen:
-            stop = self._reason_to_stop(task) or {"code": "cancelled", "detail": "Cancelled."}
-            return self._cancelled(claim, stop)
+            return self._stopped(claim, held)
         try:
             if isinstance(result, HandOver):
                 return self._hand_over(claim, result)
@@ -352,6 +480,15 @@ class Runtime:
             return self._failed(claim, "result_unfit", detail, {}, retry=False)
         self._until_stored("settle", lambda: coordinator.settle(ended))
         return "completed"
+
+    def _stopped(self, claim: Claim, held: Attempt) -> str:
+        """End the attempt of a handler that was told to stop, by what it was told for."""
+        task = self._until_stored("look", lambda: self.engine.store.get(claim.task.id))
+        stop = self._reason_to_stop(task)
+        if stop is not None:
+            return self._cancelled(claim, stop)
+        detail = f"The handler stopped at its limit of {held.soft_limit_s:g} s."
+        return self._failed(claim, "time_limit", detail, {}, retry=True)
 
     def _cancelled(self, claim: Claim, why: Document) -> str:
         ended = self._until_stored("cancel", lambda: self.engine.store.cancelled(claim, why))
@@ -366,14 +503,23 @@ class Runtime:
         return None
 
     def _handle(
-        self, task_type: TaskType, task: Task, payload: BaseModel
+        self, task_type: TaskType, task: Task, payload: BaseModel, held: Attempt
     ) -> tuple[TaskContext, Any]:
         """Run the handler; a context that changed under it is worked out again at once."""
         children = self.engine.coordinator.children(task) if task.handover is not None else []
-        context = TaskContext(task, self.engine, children, task.memory or {})
+        stop_at = time.monotonic() + held.soft_limit_s
+        context = TaskContext(task, self.engine, children, task.memory or {}, stop_at)
+        held.since = time.monotonic()
+        try:
+            return context, self._run(task_type, context, payload)
+        finally:
+            held.since = None
+
+    @staticmethod
+    def _run(task_type: TaskType, context: TaskContext, payload: BaseModel) -> Any:
         for attempt in range(STALE_CONTEXT_TRIES):
             try:
-                return context, task_type.handler(context, payload)
+                return task_type.handler(context, payload)
             except StaleContext:
                 if attempt == STALE_CONTEXT_TRIES - 1:
                     raise
@@ -396,17 +542,28 @@ class Runtime:
         self._until_stored("retry", lambda: store.retry(claim, error, pause_s, failed=False))
         return "put_off"
 
-    def _failed(self, claim: Claim, code: str, detail: str, facts: Document, *, retry: bool) -> str:
+    def _failed(
+        self,
+        claim: Claim,
+        code: str,
+        detail: str,
+        facts: Document,
+        *,
+        retry: bool,
+        patient: bool = True,
+    ) -> str:
+        """Store that the attempt failed; unless `patient`, raises StoreUnavailable at once."""
         store, settings = self.engine.store, self._settings
+        until_stored = self._until_stored if patient else _at_once
         error = {"code": code, "detail": detail} | ({"facts": facts} if _fit(facts) else {})
         if retry and claim.task.failures < settings.max_failures:
             pause_s = retry_pause_s(
                 claim.task.failures, settings.retry_base_s, settings.retry_max_s, self._random
             )
-            self._until_stored("retry", lambda: store.retry(claim, error, pause_s))
+            until_stored("retry", lambda: store.retry(claim, error, pause_s))
             return "retried"
-        ended = self._until_stored("fail", lambda: store.fail(claim, error))
-        self._until_stored("settle", lambda: self.engine.coordinator.settle(ended))
+        ended = until_stored("fail", lambda: store.fail(claim, error))
+        until_stored("settle", lambda: self.engine.coordinator.settle(ended))
         return "failed"
 
     def _hand_over(self, claim: Claim, wanted: HandOver) -> str:
@@ -429,20 +586,23 @@ class Runtime:
         self._until_stored("hand_over", lambda: coordinator.hand_over(waiting))
         return "waiting"
 
-    def _until_stored(self, step: str, write: Callable[[], T]) -> T:
+    def _until_stored(
+        self, step: str, write: Callable[[], T], unless: threading.Event | None = None
+    ) -> T:
         """Do a write however long MongoDB is away, holding the slot: no new task is taken.
 
         Raises:
-            StoreUnavailable: the process is stopping; the lease ends by itself.
+            StoreUnavailable: the process is ending, or `unless` is set; the lease ends by itself.
             StaleAttempt: the task went on without us.
         """
+        over = unless or self._stopping
         pause_s = 0.1
         while True:
             try:
                 return write()
             except StoreUnavailable as error:
                 log.warning("worker.waits_for_store", step=step, error=error.code)
-                if self._stopping.wait(pause_s):
+                if over.wait(pause_s):
                     raise
                 pause_s = min(pause_s * 2, 2.0)
 
@@ -455,6 +615,10 @@ class Runtime:
             idempotency_key=f"{task_type}/{period}",
         )
         self._until_stored("accept", lambda: self.engine.coordinator.submit(request))
+
+
+def _at_once(_: str, write: Callable[[], T]) -> T:
+    return write()
 
 
 def retry_pause_s(failures: int, base_s: float, max_s: float, rng: random.Random) -> float:
@@ -514,6 +678,31 @@ class Worker(CeleryWorker):
             hostname = f"{(app or self.app).main}@{host}-{os.getpid()}"
         super().__init__(app=app, hostname=hostname, **options)
 
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Let TERM, INT and QUIT ask our way: Celery's own wait for handlers without an end."""
+        super().install_platform_tweaks(worker)
+        for name in ("SIGTERM", "SIGINT", "SIGQUIT"):
+            platforms.signals[name] = self._asked_to_stop
+
+    def _asked_to_stop(self, number: int, _: Any) -> None:
+        self.app.stop_request.ask(at_once=number == signal.SIGQUIT)
+        if celery_state.should_stop is None and self.app.runtime is None:
+            # With prefork the children hand back; their parent must not outlive them.
+            threading.Thread(target=self._end_with_children, daemon=True).start()
+        celery_state.should_stop = os.EX_OK
+
+    def _end_with_children(self) -> None:
+        grace_s = current().shutdown_grace_s
+        leave_by = time.monotonic() + grace_s
+        while time.monotonic() < leave_by and self.app.stop_request.level < 2:
+            time.sleep(WATCH_S)
+        time.sleep(CHILDREN_S)
+        log.warning("worker.ends", reason="it was asked to stop", status=os.EX_OK)
+        for child in getattr(getattr(self.pool, "_pool", None), "_pool", ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        os._exit(os.EX_OK)
+
 
 class Consumer(CeleryConsumer):
     """Celery's consumer, with ten messages of events a second at most, not three per task."""
@@ -534,6 +723,7 @@ class AgentApp(Celery):
 
     agents: Sequence[Agent] = ()
     runtime: Runtime | None = None
+    stop_request: StopRequest
 
     @cached_property
     def Worker(self) -> Any:  # Celery names it so
@@ -553,6 +743,7 @@ def make_app(*agents: Agent, name: str | None = None) -> AgentApp:
     app = AgentApp(name or agents[0].role)
     configure(app, settings)
     app.agents = agents
+    app.stop_request = StopRequest()
     app.conf.task_queues = [
         Queue(queue, Exchange(""), routing_key=queue)
         for queue in (settings.queue(agent.role) for agent in agents)
@@ -595,10 +786,10 @@ def _bind_flower_safely() -> None:
 
 
 def _celery_task(app: AgentApp, agent: Agent, task_type: TaskType) -> Callable[..., None]:
-    def run(task_id: str, fence: int, published_at: float = 0.0) -> None:
+    def run(task_id: str, fence: int, published_at: float = 0.0, alone: bool = False) -> None:
         if app.runtime is None:
             raise AttemptFailed("no_runtime")
-        app.runtime.execute(agent, task_type, task_id, fence, published_at)
+        app.runtime.execute(agent, task_type, task_id, fence, published_at, alone)
 
     run.__doc__ = task_type.handler.__doc__
     return run
@@ -630,7 +821,12 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     def start(name: str, slots: dict[str, int], *, watches_consumer: bool) -> None:
         try:
             app.runtime = Runtime(
-                settings, app.agents, name, slots, watches_consumer=watches_consumer
+                settings,
+                app.agents,
+                name,
+                slots,
+                app.stop_request,
+                watches_consumer=watches_consumer,
             )
             app.runtime.start()
         except Exception as error:

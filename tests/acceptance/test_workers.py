@@ -196,13 +196,13 @@ def test_queues_keep_nothing_in_redis_that_emptying_it_could_lose(desk):
 def test_an_agent_is_found_by_its_folder(desk):
     found = subprocess.run(
         [sys.executable, "-c", "from orchestrator.declarations import discover;"
-         "print(sorted(discover('probe')))"],
+         "print(*sorted(discover('probe')))"],
         env=os.environ | desk.environment,
         capture_output=True,
         text=True,
         check=True,
     )  # fmt: skip
-    assert found.stdout.strip() == "['answering', 'holding', 'relay']"
+    assert {"answering", "holding", "relay"} <= set(found.stdout.split())
 
 
 def test_a_long_task_keeps_its_lease(desk, eventually):
