@@ -301,6 +301,88 @@ class Tasks(BaseModel):
     next_page_token: NextPageToken = None
 
 
+class DeadLetterQuery(PageQuery):
+    """Which dead letters; filters may be combined."""
+
+    type: Name | None = Field(None, description="Only tasks of this type.")
+    agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
+    code: Name | None = Field(None, description="Only those whose last error has this code.")
+    since: AwareDatetime | None = Field(None, description="Accepted at this time or later.")
+
+    def wanted(self) -> TaskFilter:
+        """The filters as the store takes them."""
+        return TaskFilter(type=self.type, agent=self.agent, code=self.code, since=self.since)
+
+
+class DeadLetterFilter(Strict):
+    """Which dead letters an act is for; filters may be combined, none means all of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"type": "create_quote", "code": "handler_error", "limit": 20}]
+        }
+    )
+
+    type: Name | None = Field(None, description="Only tasks of this type.")
+    agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
+    code: Name | None = Field(None, description="Only those whose last error has this code.")
+    since: AwareDatetime | None = Field(
+        None, strict=False, description="Accepted at this time or later."
+    )
+    limit: int = Field(100, ge=1, le=500, description="At most so many of them.")
+
+    def wanted(self) -> TaskFilter:
+        """The filters as the store takes them."""
+        return TaskFilter(type=self.type, agent=self.agent, code=self.code, since=self.since)
+
+
+class DeadLetter(TaskSummary):
+    """A task that came to nothing."""
+
+    error: Document | None = Field(description="Its last error: code, detail, facts.")
+
+
+class DeadLetters(BaseModel):
+    """A page of dead letters, the newest first."""
+
+    dead_letters: list[DeadLetter]
+    next_page_token: NextPageToken = None
+
+
+class Attempt(BaseModel):
+    """One run of a task."""
+
+    attempt: int
+    worker: str
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
+    outcome: str | None = Field(description="The event that ended it.")
+    error: Document | None = Field(description="What went wrong: code, detail, facts.")
+
+
+class DeadLetterInFull(DeadLetter):
+    """A dead letter with all that happened to it."""
+
+    attempts_made: list[Attempt] = Field(description="Those that the events still tell of.")
+    children: list[str] = Field(description="The tasks that it handed over last.")
+    events: list["TimelineEvent"] = Field(description="Oldest first; the newest 200 are kept.")
+
+
+class Refusal(BaseModel):
+    """A dead letter that was left as it is, and why."""
+
+    id: str
+    code: str
+
+
+class DeadLettersDone(BaseModel):
+    """What came of an act on many dead letters."""
+
+    done: int
+    refused: list[Refusal]
+    more: bool = Field(description="The limit was reached: ask again.")
+
+
 class CandidateScore(BaseModel):
     """An agent that could have done it; lower scores are better."""
 

@@ -5,10 +5,11 @@ goes wrong is one line on stderr and exit code 1, 2 for a command line that make
 """
 
 import datetime as dt
+import getpass
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator import logs
+from orchestrator.dead_letters import attempts
 from orchestrator.declarations import discover
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
@@ -51,8 +53,16 @@ _COLOURS: Final = {
     "offline": "red",
     "down": "red",
 }
+_ALL: Final = 1_000_000
 _SPAN: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+dead_letters = typer.Typer(
+    help="Tasks that came to nothing: look at them, run them once more, discard them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(dead_letters, name="dead-letters")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
@@ -293,6 +303,172 @@ def cancel(task_id: TaskId, as_json: AsJson = False) -> None:
         _print(f"{task.id} is cancelled.")
     else:
         _print(f"{task.id} is {task.state.value}; it ends when its handler returns.")
+
+
+OfType = Annotated[str | None, typer.Option("--type", help="Only tasks of this type.")]
+OfAgent = Annotated[str | None, typer.Option("--agent", help="Only tasks of this agent.")]
+OfCode = Annotated[str | None, typer.Option("--code", help="Only those with this error code.")]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Accepted since: 30m, 12h, 7d, or an ISO 8601 time.", show_default=False),
+]
+OneOrNone = Annotated[
+    str | None, typer.Argument(metavar="[TASK]", help="The task's id.", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="All that the filters find.")]
+
+
+@dead_letters.command("list")
+def dead_letters_list(
+    type: OfType = None,
+    agent: OfAgent = None,
+    code: OfCode = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters, the newest first."""
+    with _engine() as engine:
+        wanted = _letters(engine, type, agent, code, since)
+        found = list(islice(_pages(engine, wanted), limit))
+    if as_json:
+        _print_json([_summary(task) | {"error": task.error} for task in found])
+        return
+    table = _table("task", "type", "agent", "accepted", "attempts", "error", "detail")
+    for task in found:
+        error = task.error or {}
+        _row(
+            table,
+            task.id,
+            task.type,
+            task.agent,
+            _when(task.created_at),
+            task.attempts,
+            error.get("code", ""),
+            error.get("detail", ""),
+        )
+    _print(table)
+    _print(f"{len(found)} dead letters.")
+
+
+@dead_letters.command("show")
+def dead_letters_show(task_id: TaskId, as_json: AsJson = False) -> None:
+    """Show a dead letter with every attempt's error."""
+    with _engine() as engine:
+        task = engine.dead_letters.get(task_id)
+    made = attempts(task)
+    if as_json:
+        shown = _summary(task) | {"error": task.error, "attempts_made": made}
+        _print_json(shown | {"timeline": list(task.timeline)})
+        return
+    facts = _table("", "")
+    facts.show_header = False
+    for name, value in _summary(task).items():
+        if value is not None:
+            _row(facts, name, value)
+    _print(facts)
+    table = _table("attempt", "at", "worker", "ended", "outcome", "error", title="Attempts")
+    for each in made:
+        _row(
+            table,
+            each["attempt"],
+            _when(each["started_at"]),
+            each["worker"],
+            _when(each["ended_at"]) if each["ended_at"] else "",
+            each["outcome"] or "",
+            _line(each["error"] or {}),
+        )
+    _print(table)
+
+
+@dead_letters.command("replay")
+def dead_letters_replay(
+    task_id: OneOrNone = None,
+    all: All = False,
+    type: OfType = None,
+    agent: OfAgent = None,
+    code: OfCode = None,
+    since: Since = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let one dead letter, or with --all those that the filters find, run once more."""
+    with _engine() as engine:
+        wanted = _letters(engine, type, agent, code, since)
+        _act(
+            task_id,
+            all,
+            lambda one: engine.dead_letters.replay(one, by=_actor()),
+            lambda: engine.dead_letters.replay_all(wanted, _ALL, by=_actor()),
+            "replayed",
+            as_json,
+        )
+
+
+@dead_letters.command("discard")
+def dead_letters_discard(
+    task_id: OneOrNone = None,
+    all: All = False,
+    type: OfType = None,
+    agent: OfAgent = None,
+    code: OfCode = None,
+    since: Since = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take one dead letter, or with --all those that the filters find, out of the list."""
+    with _engine() as engine:
+        wanted = _letters(engine, type, agent, code, since)
+        _act(
+            task_id,
+            all,
+            lambda one: engine.dead_letters.discard(one, by=_actor()),
+            lambda: engine.dead_letters.discard_all(wanted, _ALL, by=_actor()),
+            "discarded",
+            as_json,
+        )
+
+
+def _letters(
+    engine: Engine, type: str | None, agent: str | None, code: str | None, since: str | None
+) -> TaskFilter:
+    engine.store.read_clock()
+    return TaskFilter(
+        dead=True,
+        type=type,
+        agent=agent,
+        code=code,
+        since=None if since is None else _time(since, engine.clock.now()),
+    )
+
+
+def _act(
+    task_id: str | None,
+    all: bool,
+    on_one: Callable[[str], Task],
+    on_all: Callable[[], dict[str, Any]],
+    done: str,
+    as_json: bool,
+) -> None:
+    if (task_id is None) == (not all):
+        raise _Refused("name one task, or say --all")
+    if task_id is not None:
+        task = on_one(task_id)
+        if as_json:
+            _print_json(_summary(task))
+        else:
+            _print(f"{task.id} is {done}: {_coloured(task.state.value)}.")
+        return
+    told = on_all()
+    if as_json:
+        _print_json(told)
+        return
+    _print(f"{told['done']} dead letters {done}.")
+    for each in told["refused"]:
+        _print(f"{each['id']} was left as it is: {escape(each['code'])}")
+
+
+def _actor() -> str:
+    """Who the audit says it was."""
+    return f"cli:{getpass.getuser()}"
 
 
 def main() -> None:

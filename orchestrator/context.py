@@ -262,6 +262,17 @@ class Sessions:
             raise StaleContext(session_version=session.version, owner=session.owner)
         return done
 
+    def may_have_answered(self, task: Task) -> bool:
+        """Whether a turn of this task has been committed, or that can no longer be told."""
+        if task.session_id is None or task.key is None:
+            return False
+        with store_errors():
+            known = self._sessions.find_one({"_id": task.session_id}, {"turns": 1})
+        turns = known["turns"] if known else []
+        # Turns rise in their numbers; those before the first that is kept are forgotten.
+        forgotten = len(turns) == TURNS_KEPT and (task.seq or 0) < turns[0]["seq"]
+        return forgotten or any(turn["task_id"] == task.id for turn in turns)
+
     def unprojected(self, before: dt.datetime, limit: int) -> list[str]:
         """Sessions whose last commit with outgoing entries was before a time, and that still
         hold them."""

@@ -216,6 +216,58 @@ class Coordinator:
             self.publish(resumed)
         return resumed is not None
 
+    def replay(self, task: Task, *, by: str) -> Task | None:
+        """Let a task that failed run once more; None when it has moved on since it was read.
+
+        Its children that failed run again when it is its turn (`replay_children`).
+        """
+        replayed = self._store.replay(task, self._router.epoch, by=by)
+        if replayed is None:
+            return None
+        log.info("task.replayed", task_id=task.id, type=task.type)
+        if replayed.key is None:
+            self.publish(replayed)
+            return replayed
+        self._seq_hints.set(replayed.key, replayed.seq or 0)
+        self.promote(replayed.key)
+        return self._store.get(task.id)
+
+    def replay_children(self, task: Task) -> bool:
+        """Let what a task handed over and did not get run again; False where it has got all.
+
+        What completed stays as it is. Repeatable: what runs already is left alone.
+        """
+        expected = task.child_ids()
+        found = self._store.many(expected)
+        if len(found) < len(expected):
+            # Finished children are not kept as long as dead letters are.
+            self.hand_over(task)
+            found = self._store.many(expected)
+        under_way = False
+        for child_id in expected:
+            child = found[child_id]
+            if child.state is State.COMPLETED:
+                continue
+            if child.state.final:
+                self._replay_child(child, task)
+            under_way = True
+        return under_way
+
+    def _replay_child(self, child: Task, parent: Task) -> None:
+        anew: dict[str, Any] = {} if parent.deadline is None else {"deadline": parent.deadline}
+        if not child.agent and parent.handover is not None and child.parent is not None:
+            # Nobody could do it; maybe somebody can now.
+            asked = Request.from_document(parent.handover["children"][child.parent["n"]])
+            try:
+                agent, decision = self._router.route(asked)
+            except NoCapableAgent:
+                return
+            queue = self._settings.queue(agent.role)
+            anew |= {"agent": agent.agent_id, "queue": queue, "decision": decision.to_document()}
+        replayed = self._store.replay(child, self._router.epoch, by="parent", anew=anew)
+        if replayed is not None:
+            self.publish(replayed)
+
     def children(self, task: Task) -> list[ChildResult]:
         """Results of the last hand-over, in its order."""
         found = self._store.many(task.child_ids())

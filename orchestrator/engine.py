@@ -5,11 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pymongo.database import Database
 
+from orchestrator.audit import Audit
 from orchestrator.broker import Publisher
 from orchestrator.clock import Clock
 from orchestrator.contacts import Contacts
 from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
+from orchestrator.dead_letters import DeadLetters
 from orchestrator.declarations import Agent, DeclarationStore
 from orchestrator.files import Files
 from orchestrator.outbox import Outbox
@@ -52,6 +54,8 @@ class Engine:
             self.contacts,
             self.coordinator,
         )
+        self.audit = Audit(self.database, self.clock, settings)
+        self.dead_letters = DeadLetters(self.store, self.coordinator, self.sessions, self.audit)
         self.service = Service(
             self.database,
             self.redis,
@@ -89,6 +93,7 @@ class Engine:
         self.store.ensure_indexes()
         self.sessions.ensure_indexes()
         self.outbox.ensure_indexes()
+        self.audit.ensure_indexes()
         for agent in agents:
             if agent.setup is not None:
                 agent.setup(self)

@@ -106,6 +106,20 @@ class TaskIsFinal(Conflict):
     title = "The task has already ended"
 
 
+class NotADeadLetter(Conflict):
+    """The task is no dead letter, or is none any more: it did not fail, or was replayed."""
+
+    code = "not_a_dead_letter"
+    title = "This task is not a dead letter"
+
+
+class AlreadyInEffect(Conflict):
+    """What the task does has taken effect, or that cannot be ruled out: it must not run again."""
+
+    code = "already_in_effect"
+    title = "This has taken effect already"
+
+
 class StaleAttempt(Conflict):
     """The attempt was given up for dead; its result must be dropped."""
 

@@ -153,6 +153,20 @@ class Settings(BaseSettings):
         "idempotency key matters.",
     )
 
+    dead_letter_retention_days: float = Field(
+        90.0,
+        gt=0,
+        le=3650,
+        description="Dead letters are kept this long after they failed: somebody has to look at "
+        "them first, and may be on holiday.",
+    )
+    audit_retention_days: float = Field(
+        365.0,
+        gt=0,
+        le=3650,
+        description="Who replayed, discarded, exported or erased what is kept this long.",
+    )
+
     routing_strategy: StrategyName = Field(
         "balanced", description="How the router chooses among agents that can do a task."
     )

@@ -39,6 +39,8 @@ Collection `tasks`, one document per task:
     request_id     of the request that it came with, for the logs; a child has its parent's
     events         how many events its timeline ever had
     timeline       [{at, event, ...facts}], the newest 200
+    dead           true for a dead letter: failed, nobody's child, not replayed or discarded
+    redo           true from a replay until its failed children were replayed, too
     expire_at      set with the final state only
 
 Collection `tallies`: {_id: "tasks", completed, failed, cancelled}: how many tasks have ended
@@ -53,7 +55,6 @@ import hashlib
 import json
 import secrets
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -236,6 +237,8 @@ class Task:
     fingerprint: str = ""
     request_id: str | None = None
     events: int = 0
+    dead: bool = False
+    redo: bool = False
     timeline: tuple[Document, ...] = field(default=())
 
     @classmethod
@@ -289,9 +292,9 @@ def idempotency(request: Request, task_id: str) -> str:
     return digest(json.dumps([request.caller, request.type, request.idempotency_key]))
 
 
-def new_id() -> str:
+def new_id(now: dt.datetime) -> str:
     """Time in milliseconds, then 80 random bits: rises with time, cannot be guessed."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return f"{id_at(now)}{secrets.token_hex(10)}"
 
 
 def new_token() -> str:
@@ -326,7 +329,8 @@ BY_ID = Order("_id", id_at, _time_of_id, str, _checked_id)
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Which tasks a list shows; what is None does not matter. `code` is their error's."""
+    """Which tasks a list shows; what is None does not matter. `code` is their error's, `dead`
+    means dead letters only."""
 
     state: State | None = None
     agent: str | None = None
@@ -334,6 +338,7 @@ class TaskFilter:
     session_id: str | None = None
     code: str | None = None
     since: dt.datetime | None = None
+    dead: bool | None = None
 
     def split(self) -> tuple[Document, Document]:
         """What an index finds, and what is left to be compared.
@@ -342,7 +347,7 @@ class TaskFilter:
         write. The rarest goes first; most tasks that are kept are completed.
         """
         state = None if self.state is None else self.state.value
-        asked: Document = {"session_id": self.session_id}
+        asked: Document = {"dead": self.dead, "session_id": self.session_id}
         if self.state is not State.COMPLETED:
             asked["state"] = state
         asked |= {"type": self.type, "agent": self.agent, "state": state}
@@ -449,7 +454,7 @@ class TaskStore:
         ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
         ensure_index(self._tasks, "retries", "run_after")
         # Lists, a page at a time; that of all tasks goes by the id alone.
-        for first in ("state", "type", "agent", "session_id"):
+        for first in ("state", "type", "agent", "session_id", "dead"):
             ensure_index(self._tasks, f"list_{first}", f"{first} _id")
         ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
         with store_errors(), suppress(DuplicateKeyError):
@@ -493,7 +498,7 @@ class TaskStore:
         if self._clock.monotonic() - self._clock.read_at > CLOCK_TRUSTED_S:
             self.read_clock()
         now = self._clock.now()
-        task_id = child_id(parent[0].id, parent[1], parent[2]) if parent else new_id()
+        task_id = child_id(parent[0].id, parent[1], parent[2]) if parent else new_id(now)
         document: Document = {
             "_id": task_id,
             "type": request.type,
@@ -674,6 +679,11 @@ class TaskStore:
             )
         return [Task.from_document({"payload": {}} | found) for found in page.documents], page.next
 
+    def dead_letters(self, at_most: int) -> int:
+        """How many dead letters there are, counted up to `at_most`."""
+        with store_errors():
+            return self._tasks.count_documents({"dead": True}, limit=at_most)
+
     def counts(self) -> dict[State, int]:
         """How many tasks are in each unfinished state, and how many have ended in each final one.
 
@@ -770,9 +780,7 @@ class TaskStore:
             StaleAttempt: the task has moved on.
         """
         fields = self._final(State.FAILED, error=error)
-        return self._end_attempt(
-            claim, fields, "failed", facts={"code": error["code"]}, count={"failures": 1}
-        )
+        return self._end_attempt(claim, fields, "failed", facts=error, count={"failures": 1})
 
     def retry(self, claim: Claim, error: Document, pause_s: float, *, failed: bool = True) -> Task:
         """Give the claimed task back, to run again after a pause; `failed` counts against it.
@@ -795,7 +803,7 @@ class TaskStore:
             claim,
             fields,
             "retried" if failed else "handed_back",
-            facts={"code": error["code"], "pause_s": round(pause_s, 3)},
+            facts=error | {"pause_s": round(pause_s, 3)},
             count={"failures": 1} if failed else None,
         )
 
@@ -837,6 +845,7 @@ class TaskStore:
         count: Document | None = None,
     ) -> Task:
         moved = {"at": self._clock.now(), "event": event} | (facts or {})
+        fields = self._dead_letter(claim.task, fields)
         with store_errors():
             done = self._transition(
                 claim.task.id, claim.fence, fields, event=moved, count=count, token=claim.token
@@ -879,12 +888,78 @@ class TaskStore:
         if task.crashes + 1 > self._settings.max_crashes:
             error = {"code": "worker_lost", "detail": "Its workers died while running it."}
             fields = self._final(State.FAILED, error=error)
-            event = {"at": now, "event": "failed", "code": "worker_lost", "worker": task.worker}
+            event = {"at": now, "event": "failed", "worker": task.worker} | error
         else:
             fields = self._ready(now, epoch)
             event = {"at": now, "event": "taken_back", "worker": task.worker}
         # The lease that was read: a worker that renewed it meanwhile keeps the task.
         return self._move(task, fields, event, count=count, lease=task.check_at)
+
+    def replay(
+        self, task: Task, epoch: int, *, by: str, anew: Document | None = None
+    ) -> Task | None:
+        """Let a task that failed, as it was read, run once more; None when it has moved on.
+
+        It is the same task: what it has committed is found again by its id, and its timeline
+        goes on. Its counts start anew, and its deadline gives it as long as at first. One with
+        an ordering key takes the last place of it: those that came after it may have run.
+        `anew` are fields of a new route.
+        """
+        now = self._clock.now()
+        fields: Document = {"failures": 0, "crashes": 0, "cancel": False} | (anew or {})
+        if task.handover is not None:
+            fields["redo"] = True
+        if task.deadline is not None:
+            fields.setdefault("deadline", now + (task.deadline - task.created_at))
+        event = {"at": now, "event": "replayed", "by": by}
+        gone = ("result", "error", "started_at", "finished_at", "expire_at", "dead", "token")
+        while True:
+            if task.key is None:
+                fields |= self._ready(now, epoch)
+            else:
+                last = self.last_seq(task.key)
+                fields |= {
+                    "state": State.BLOCKED.value,
+                    "seq": task.seq if last == task.seq else last + 1,
+                    "check_at": self._first_look(now),
+                    "looks": 0,
+                }
+            try:
+                with store_errors():
+                    if not self._transition(task.id, task.fence, fields, event=event, gone=gone):
+                        return None
+            except DuplicateKeyError:
+                continue  # another task took the place: look again
+            began = replace(task, result=None, error=None, dead=False, token=None)
+            began = replace(began, started_at=None, finished_at=None)
+            return self._after(began, fields, event, None)
+
+    def discard(self, task: Task, *, by: str) -> Task | None:
+        """Take a dead letter, as it was read, out of the list; None when it has moved on.
+
+        It stays a failed task for as long as such are kept.
+        """
+        event = {"at": self._clock.now(), "event": "discarded", "by": by}
+        update = _recorded(event, {"fence": 1}) | {"$unset": {"dead": ""}}
+        with store_errors():
+            found = self._tasks.update_one({"_id": task.id, "fence": task.fence}, update)
+        if not found.matched_count:
+            return None
+        return self._after(replace(task, dead=False, fence=task.fence + 1), {}, event, None)
+
+    def wait_again(self, claim: Claim) -> Task:
+        """Let the claimed task wait for its last hand-over once more: parts of it run again.
+
+        Raises:
+            StaleAttempt: the task has moved on.
+        """
+        fields = {
+            "state": State.WAITING.value,
+            "redo": False,
+            "check_at": self._first_look(self._clock.now()),
+            "looks": 0,
+        }
+        return self._end_attempt(claim, fields, "waiting")
 
     def cancel(self, task: Task, error: Document) -> Task:
         """Cancel a task, as it was read, that no worker holds; mark one that a worker holds.
@@ -1012,12 +1087,23 @@ class TaskStore:
         count: Document | None = None,
         lease: dt.datetime | None = None,
     ) -> Task | None:
+        fields = self._dead_letter(task, fields)
         with store_errors():
             if not self._transition(
                 task.id, task.fence, fields, event=event, count=count, lease=lease
             ):
                 return None
         return self._after(task, fields, event, count)
+
+    def _dead_letter(self, task: Task, fields: Document) -> Document:
+        """The fields of a transition; of one that makes a dead letter, what marks it as one.
+
+        A child that fails is a value for its parent, and nobody's business but its parent's.
+        """
+        if fields["state"] != State.FAILED.value or task.parent is not None:
+            return fields
+        kept = dt.timedelta(days=self._settings.dead_letter_retention_days)
+        return fields | {"dead": True, "expire_at": fields["finished_at"] + kept}
 
     def _transition(
         self,
@@ -1029,6 +1115,7 @@ class TaskStore:
         count: Document | None = None,
         token: str | None = None,
         lease: dt.datetime | None = None,
+        gone: Iterable[str] = (),
     ) -> bool:
         """The one compare-and-set: (id, fence) -> fence + 1 with these fields.
 
@@ -1039,13 +1126,15 @@ class TaskStore:
         if lease is not None:
             query["check_at"] = lease
         update = {"$set": fields} | _recorded(event, {"fence": 1} | (count or {}))
-        gone = {} if fields["state"] == State.RUNNING.value else {"worker": ""}
+        unset = dict.fromkeys(gone, "")
+        if fields["state"] != State.RUNNING.value:
+            unset["worker"] = ""
         if "run_after" not in fields:
-            gone["run_after"] = ""
+            unset["run_after"] = ""
         if State(fields["state"]).final:
-            gone |= {"head": "", "check_at": ""}
-        if gone:
-            update["$unset"] = gone
+            unset |= {"head": "", "check_at": ""}
+        if unset:
+            update["$unset"] = unset
         if self._tasks.update_one(query, update).matched_count == 1:
             self._note_ended(fields["state"])
             return True

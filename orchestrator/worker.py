@@ -440,6 +440,11 @@ class Runtime:
         stop = self._reason_to_stop(task)
         if stop is not None:
             return self._cancelled(claim, stop)
+        if task.redo and self._until_stored("redo", lambda: coordinator.replay_children(task)):
+            waiting = self._until_stored("wait", lambda: store.wait_again(claim))
+            # They may have ended before it waited for them.
+            self._until_stored("resume", lambda: coordinator.resume(waiting))
+            return "waiting"
         try:
             payload = task_type.payload.model_validate(task.payload)
         except ValidationError as error:

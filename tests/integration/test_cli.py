@@ -16,7 +16,7 @@ from agents.quote.agent import agent
 from orchestrator.engine import Engine
 from orchestrator.registry import Heartbeat
 from orchestrator.settings import Settings
-from orchestrator.tasks import State
+from orchestrator.tasks import Request, State
 
 QUESTION = {"question": "¿Se quema el isodec?"}
 
@@ -109,6 +109,38 @@ def test_the_command_runs_as_a_program(project: Path) -> None:
     assert run.returncode == 0
     for command in ("init", "status", "agents", "tasks", "show", "submit", "cancel"):
         assert f"  {command} " in run.stdout
+
+
+def test_dead_letters_are_listed_shown_replayed_and_discarded(
+    orchestrator: Callable[..., list[Run]], desk: Engine
+) -> None:
+    letters = []
+    for code in ("broken", "broken", "other"):
+        task, _ = desk.coordinator.submit(Request("answer_product_question", QUESTION))
+        claim = desk.store.claim(task.id, task.fence, "quote@here")
+        letters.append(desk.store.fail(claim, {"code": code, "detail": f"It is {code}."}).id)
+    table, listed, shown, replayed, discarded, neither, gone = orchestrator(
+        ["dead-letters", "list"],
+        ["dead-letters", "list", "--code", "other", "--since", "1h", "--json"],
+        ["dead-letters", "show", letters[0]],
+        ["dead-letters", "replay", letters[0]],
+        ["dead-letters", "discard", "--all", "--code", "broken", "--json"],
+        ["dead-letters", "replay"],
+        ["dead-letters", "show", letters[0]],
+    )
+    assert all(letter in table.out for letter in letters)
+    assert "3 dead letters." in table.out
+    assert [each["task_id"] for each in told(listed)] == letters[2:]
+    assert "It is broken." in shown.out
+    assert "quote@here" in shown.out
+    assert replayed.out == f"{letters[0]} is replayed: queued.\n"
+    assert told(discarded) == {"done": 1, "refused": [], "more": False}
+    assert error_of(neither) == "orchestrator: name one task, or say --all"
+    assert "not a dead letter" in error_of(gone)
+    states = [desk.store.get(letter).state for letter in letters]
+    assert states == [State.QUEUED, State.FAILED, State.FAILED]
+    acts, _ = desk.audit.page(10)
+    assert all(act["actor"].startswith("cli:") for act in acts)
 
 
 def test_init_declares_every_agent_of_the_package(
