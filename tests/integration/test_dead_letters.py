@@ -14,7 +14,7 @@ from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.errors import AlreadyInEffect, NotADeadLetter
 from orchestrator.tasks import Request, State, Task, TaskFilter
-from orchestrator.worker import AttemptFailed, Runtime
+from orchestrator.worker import AttemptFailed, Runtime, StopRequest
 
 TOKEN = "operator-token-0123456789"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -62,6 +62,7 @@ def runtime(settings):
         [agent],
         "probe@here",
         {"probe_agent": 2},
+        StopRequest(),
         watches_consumer=False,
     )
     runtime.engine.init([agent])
@@ -82,7 +83,7 @@ def run(runtime: Runtime, task: Task) -> Task:
     """One attempt, as a worker makes it."""
     now = runtime.engine.store.get(task.id)
     with contextlib.suppress(AttemptFailed):
-        runtime.execute(agent, agent.task_types[now.type], now.id, now.fence, 0.0)
+        runtime.execute(agent, agent.task_types[now.type], now.id, now.fence, 0.0, False)
     return runtime.engine.store.get(task.id)
 
 
