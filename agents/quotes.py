@@ -249,7 +249,7 @@ RESOURCE: Final = Resource(
         "valid_until",
         "history",
     ),
-    filters=("session", "state"),
+    filters=("number", "session", "state"),
     lapse=Lapse(
         field="state",
         values=tuple(sorted(state.value for state in OPEN)),
@@ -284,7 +284,7 @@ class QuoteStore:
     def ensure_indexes(self) -> None:
         """Make every index that a query here, or a list at the front door, relies on."""
         ensure_index(self._quotes, "code", "code", unique=True)
-        ensure_index(self._quotes, "number", "number")
+        ensure_index(self._quotes, "number", "number _id")
         ensure_index(self._quotes, "transition", "_id revision")
         ensure_index(self._quotes, "session", "session _id")
         ensure_index(self._quotes, "state", "state _id")

@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 
-from api import chat, dead_letters, documentation, errors, operations, tasks
+from api import chat, dead_letters, documentation, errors, operations, quotes, tasks
 from api.auth import Access
 from api.inputs import MAX_BODY_BYTES
 from orchestrator import logs
@@ -59,7 +59,13 @@ def create_app(engine: Engine) -> APIFlask:
             max_age=600,
         )
     access = Access(engine.settings)
-    for routes in (chat.routes, tasks.routes, dead_letters.routes, operations.routes):
+    for routes in (
+        chat.routes,
+        quotes.routes,
+        tasks.routes,
+        dead_letters.routes,
+        operations.routes,
+    ):
         app.register_blueprint(routes(engine, access))
     documentation.describe(app)
     return app

@@ -30,7 +30,7 @@ Route = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who is known: "operator", "client:<name>" or "local"."""
+    """Somebody who is known: "operator", "client:<name>" or "local"; or "visitor", who is not."""
 
     name: str
 
@@ -58,6 +58,10 @@ class Access:
     def customer(self, route: Route) -> Route:
         """For whoever may chat."""
         return self._passing(self.chatting, route)
+
+    def bearer(self, route: Route) -> Route:
+        """For whoever holds the unguessable id in the path: that is the permission."""
+        return self._passing(self.holding, route)
 
     def operator(self, route: Route) -> Route:
         """For the operator."""
@@ -94,6 +98,14 @@ class Access:
         if caller is None:
             raise Unauthenticated("Send a client key in X-API-Key or as a Bearer token.")
         return caller
+
+    def holding(self, asked: Request) -> Caller:
+        """The caller, "visitor" where nothing was shown.
+
+        Raises:
+            Unauthenticated: it showed something unknown.
+        """
+        return self.identify(asked) or Caller("visitor")
 
     def operating(self, asked: Request) -> Caller:
         """The caller, if it is the operator.

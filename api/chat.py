@@ -101,6 +101,11 @@ def location(task: Task) -> str:
     return f"/api/tasks/{task.id}"
 
 
+def pdf_path(quote_id: str) -> str:
+    """Where a quote's PDF is."""
+    return f"/api/quotes/{quote_id}.pdf"
+
+
 def reply(task: Task) -> dict[str, Any] | None:
     """What a completed chat task answers; None for any other task."""
     if task.type != TASK_TYPE or task.state is not State.COMPLETED:
@@ -173,6 +178,8 @@ def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
     session_id = task.payload["session_id"]
     needs, actions = result.get("needs", []), result.get("actions", [])
     confidence, quote = result.get("confidence"), result.get("quote")
+    if quote is not None:
+        quote = quote | {"pdf": pdf_path(quote["id"])}
     return {
         "response": result["text"],
         "mensaje": result["text"],

@@ -62,6 +62,45 @@ class ChatUnstaffed(Unavailable):
     title = "Nobody is there yet to answer"
 
 
+class QuotesUnstaffed(Unavailable):
+    """No agent that makes quotes has been declared yet; nothing was stored."""
+
+    code = "quotes_unstaffed"
+    title = "Nobody is there yet to make quotes"
+
+
+class QuotePending(Unavailable):
+    """What was asked of a quote is under way; it was accepted, and asking again is harmless."""
+
+    code = "quote_pending"
+    title = "This takes a moment longer"
+
+
+class QuoteRefused(Invalid):
+    """The catalogue has no price for what was asked.
+
+    Facts: `errors`, each with `pointer`, `detail`, and `allowed`, what is possible instead.
+    """
+
+    code = "quote_refused"
+    title = "There is no price for this"
+
+
+class QuoteNotFound(NotFound):
+    """No such quote, or none that this caller may see."""
+
+    code = "quote_not_found"
+    title = "No such quote"
+
+
+class QuoteClosed(Conflict):
+    """The quote can no longer be accepted or rejected; its fact `standing` says what it is:
+    accepted, rejected, expired or superseded."""
+
+    code = "quote_closed"
+    title = "This quote can no longer be answered"
+
+
 class NotReady(Unavailable):
     """A dependency is away, or nobody rescues tasks."""
 

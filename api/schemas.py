@@ -121,11 +121,11 @@ class ChatMessage(Strict):
         return next(((value, name) for name, value in given.items()), (None, ""))
 
 
-def e164(phone: str, field: str) -> str:
+def e164(phone: str, *field: str) -> str:
     """A phone number in E.164 form.
 
     Raises:
-        Invalid: it is no phone number; names `field`.
+        Invalid: it is no phone number; points at `field`, a path into the body.
     """
     try:
         number = phonenumbers.parse(phone, HOME_REGION)
@@ -134,7 +134,8 @@ def e164(phone: str, field: str) -> str:
             abroad = phonenumbers.parse(f"+{phone}", None)
             number = abroad if phonenumbers.is_valid_number(abroad) else number
     except phonenumbers.NumberParseException:
-        raise _invalid(field, "is not a phone number") from None
+        detail = "is not a phone number"
+        raise Invalid(errors=[{"pointer": pointer(*field), "detail": detail}]) from None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
@@ -200,6 +201,145 @@ class Quote(BaseModel):
     descripcion: str
     total: float
     precio_m2: float | None = Field(description="Null where a quote has several items.")
+
+
+# A number, or a string of its digits, which passes through no float.
+Measure = Annotated[
+    int | float | Annotated[str, Field(max_length=61, pattern=r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$")],
+    Field(description="A number, or a string of its digits."),
+]
+CatalogueName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
+class QuoteItemRequest(Strict):
+    """One thing to be priced: both sides of a piece, or the area."""
+
+    product: CatalogueName = Field(description="By id or any name of the catalogue.")
+    thickness_mm: Measure
+    length_m: Measure | None = None
+    width_m: Measure | None = None
+    area_m2: Measure | None = Field(None, description="In place of both sides.")
+    quantity: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="How many of this size; 1 where it is null."
+    )
+    colour: CatalogueName | None = None
+    finishes: Annotated[list[CatalogueName], Field(max_length=100)] | None = Field(
+        None, description="A finish for each side that has one."
+    )
+    anchors: bool | None = Field(None, description="Included; the catalogue's way where null.")
+    freight: bool | None = Field(None, description="Included; the catalogue's way where null.")
+
+
+class QuoteCustomer(Strict):
+    """Whose quote it is, as far as known."""
+
+    name: Annotated[str, Field(max_length=200), AfterValidator(_printable)] | None = None
+    phone: Phone | None = None
+
+
+class QuoteRequest(Strict):
+    """What is to be priced."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {"product": "isodec", "thickness_mm": 100, "length_m": 10, "width_m": 5},
+                        {"product": "lana_roca", "thickness_mm": 50, "area_m2": "20"},
+                    ],
+                    "customer": {"name": "Ana", "phone": "+59899123456"},
+                }
+            ]
+        }
+    )
+
+    items: Annotated[list[QuoteItemRequest], Field(min_length=1, max_length=60)]
+    customer: QuoteCustomer | None = None
+    language: Literal["es", "en"] = "es"
+    session_id: SessionId | None = Field(
+        None, description="The conversation that it belongs to, one of the caller's own."
+    )
+    supersedes: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] | (
+        None
+    ) = Field(
+        None,
+        description="Id of the quote that this one corrects: it gets its number and the next "
+        "version, and that one can no longer be accepted.",
+    )
+
+    def payload(self) -> Document:
+        """What the quote agent is asked.
+
+        Raises:
+            Invalid: the phone is none.
+        """
+        wanted = self.model_dump(mode="json", exclude_none=True)
+        if self.customer is not None and self.customer.phone:
+            wanted["customer"]["phone"] = e164(self.customer.phone, "customer", "phone")
+        return wanted
+
+
+QuoteStateName = Literal["draft", "sent", "accepted", "rejected", "expired"]
+
+
+class QuoteQuery(PageQuery):
+    """Which quotes; filters may be combined."""
+
+    state: QuoteStateName | None = Field(None, description="Only quotes in this state.")
+    session_id: SessionId | None = Field(None, description="Only quotes of this conversation.")
+    number: Annotated[str, Field(pattern=r"^[A-Z0-9-]{1,40}$")] | None = Field(
+        None, description="Only the versions of this number."
+    )
+    since: AwareDatetime | None = Field(None, description="Made at this time or later.")
+
+
+class QuoteItem(BaseModel):
+    """A thing with its price; amounts and measures are strings of their digits."""
+
+    model_config = ConfigDict(extra="allow")
+
+    product: str
+    description: str
+    thickness_mm: int
+    area_m2: str
+    unit_price_per_m2: str
+    total: str
+
+
+class QuoteDetails(BaseModel):
+    """A quote as it stands. Amounts are strings of their digits, in `currency`."""
+
+    id: str
+    code: str = Field(description="To say on the phone: the number, and the version from 2 on.")
+    number: str
+    version: int
+    supersedes: str | None
+    superseded_by: str | None = Field(description="The quote that corrects it, if any.")
+    state: QuoteStateName
+    session_id: str | None
+    customer: Document
+    language: Literal["es", "en"]
+    product: str
+    description: str
+    items: list[QuoteItem]
+    unit_price_per_m2: str | None = Field(description="Null where the items differ.")
+    total: str
+    tax: str = Field(description="The part of the total that is tax.")
+    tax_rate: str
+    currency: str
+    catalogue_version: int
+    created_at: dt.datetime
+    valid_until: dt.datetime
+    history: list[Document] = Field(description="When it became what.")
+    pdf: str = Field(description="Where its PDF is.")
+
+
+class Quotes(BaseModel):
+    """A page of quotes, the newest first."""
+
+    quotes: list[QuoteDetails]
+    next_page_token: NextPageToken = None
 
 
 class ChatReply(BaseModel):
@@ -534,6 +674,7 @@ class FieldProblem(BaseModel):
     parameter: str | None = None
     header: str | None = None
     detail: str
+    allowed: list[Any] | None = Field(None, description="What is possible instead, where told.")
 
 
 class Problem(BaseModel):
