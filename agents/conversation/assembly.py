@@ -16,6 +16,7 @@ from agents.conversation.passage import Passage
 
 MAX_ITEMS: Final = 20  # of one message; a customer with more sends a list, not a message
 CORE: Final = ("product", "thickness", "size")
+_BEFORE_A_PLACE: Final = (lx.FILLER_KEYS | {":", "#"}) - {"y", "e", "o", "u", "and", "or"}
 
 
 @dataclass
@@ -93,6 +94,8 @@ class _Assembly:
             if target is None:
                 return
             group = target
+        if not group.get("place"):
+            group["place"] = self._place_near(event)
         if event.kind == "finish":
             finishes = group.setdefault("finishes", {})
             finishes[event.values["finish"]] = event.values["sides"]
@@ -105,6 +108,21 @@ class _Assembly:
             self.unknown.append(replace(event.unknown, item=len(self.groups) - 1))
         group["_end"][event.kind] = event.end
         group["_at"].setdefault(event.kind, event.at)
+
+    def _place_near(self, event: Event) -> str:
+        """ "techo" of "techo: 10x5" and of "isodec para el techo"; "" for none."""
+        passage = self.passage
+        for steps, passing in (
+            (range(event.at - 1, event.at - 6, -1), _BEFORE_A_PLACE),
+            (range(event.end, event.end + 4), lx.ARTICLE_KEYS | lx.OF_KEYS | {"mm", "cm", "#"}),
+        ):
+            for at in steps:
+                key = passage.key(at)
+                if key in lx.PLACE_KEYS:
+                    return key.removesuffix("s").removesuffix("e")
+                if key not in passing and key not in lx.UNITS_BY_KEY:
+                    break
+        return ""
 
     def _new_group(self) -> dict[str, Any]:
         self.groups.append({"_end": {}, "_at": {}})

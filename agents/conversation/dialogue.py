@@ -130,6 +130,7 @@ class State:
         return Hint(
             asked=self.asked,
             product=item.product,
+            products=tuple(dict.fromkeys(each.product for each in self.items if each.product)),
             options=self.options,
             language=self.language,
             missing_side=missing_side,
@@ -416,6 +417,8 @@ class _Turning:
         if not remaining:
             return
         base, first = state.items, remaining[0]
+        if len(remaining) > 1 and self._take_each_for_its_own(remaining):
+            return
         if not base:
             about = self.before.about
             if first.product is None and about and not _names_product(said, 0):
@@ -444,6 +447,36 @@ class _Turning:
             extra = [self._completed(item, self.state.items[offset]) for item in remaining[1:]]
             self._set_items([*self.state.items, *extra])
         self._take_doubts(offset, len(remaining))
+
+    def _take_each_for_its_own(self, said: Sequence[Item]) -> bool:
+        """What is said of several things that are there: by product; sizes of those that wait
+        for theirs by what they are for, or in order."""
+        items = self.state.items
+        if self.said.unclear or self.said.unknown:
+            return False
+        products = [item.product for item in items]
+        if all(products.count(item.product) == 1 and item.product for item in said):
+            whole = all(item.sized and item.thickness_mm for item in said)
+            if whole or len({item.product for item in said}) < len(said):
+                return False
+            for item in said:
+                self._change(products.index(item.product), item)
+            return True
+        waiting = [at for at, item in enumerate(items) if not item.sized]
+        plain = all(item.sized and not item.product and not item.thickness_mm for item in said)
+        if not plain or len(waiting) != len(said):
+            return False
+        places = [items[at].place for at in waiting]
+        named = [item.place for item in said]
+        if any(named) and all(places):
+            if sorted(map(str, named)) != sorted(map(str, places)) or len(set(named)) < len(named):
+                return False
+            waiting = [waiting[places.index(name)] for name in named]
+        elif any(named):
+            return False
+        for at, item in zip(waiting, said, strict=True):
+            self._change(at, item)
+        return True
 
     def _remove(self) -> None:
         """ "sacale la lana de roca": of several things, not of the only one."""
@@ -496,6 +529,9 @@ class _Turning:
             return False
         target = self.state.items[min(self.state.focus, len(self.state.items) - 1)]
         other = first.product is not None and target.product not in (None, first.product)
+        elsewhere = first.place and target.place and first.place != target.place
+        if elsewhere and first.sized and target.sized:
+            return True
         if self.said.wants("addition"):
             return (other or first.sized) and (target.sized or other)
         return (other and (first.sized or first.thickness_mm is not None)) or (
@@ -515,7 +551,11 @@ class _Turning:
         items, state = self.state.items, self.state
         if len(items) == 1:
             return 0
+        if self.said.of_all and first.product is None:
+            return -1
         named = [at for at, item in enumerate(items) if _is_named(item, first)]
+        if not named and first.sized and first.product is None:
+            named = [at for at, item in enumerate(items) if _sizes(item) == _sizes(first)]
         if len(named) == 1:
             return named[0]
         if first.product is not None:
@@ -1070,6 +1110,15 @@ class _Asking:
         return say(self.language, "field_dimensiones")
 
     def _item_name(self, place: int) -> str:
+        """What the customer calls it by; with its size where others are called the same."""
+        name = self._short_name(place)
+        others = [at for at in range(len(self.state.items)) if at != place]
+        if any(self._short_name(at) == name for at in others):
+            sized = _sized_text(self.language, self.state.items[place])
+            return f"{name} ({sized})" if sized and sized != name else name
+        return name
+
+    def _short_name(self, place: int) -> str:
         item = self.state.items[place]
         product = self.catalogue.product(item.product) if item.product else None
         if product is None:
@@ -1177,6 +1226,7 @@ def quote_item(item: Item) -> dict[str, Any]:
     document = item.to_document()
     finishes = [list(each) for each in item.finishes or () if each[1] > 0]
     document.pop("finishes", None)
+    document.pop("place", None)
     if finishes:
         document["finishes"] = finishes
     return document
@@ -1191,6 +1241,7 @@ def _merged(old: Item, said: Item) -> Item:
         colour=said.colour or old.colour,
         anchors=old.anchors if said.anchors is None else said.anchors,
         freight=old.freight if said.freight is None else said.freight,
+        place=old.place or said.place,
     )
     if said.finishes is not None:
         finishes = {**dict(old.finishes or ()), **dict(said.finishes)}
@@ -1230,8 +1281,14 @@ def _says_size(item: Item) -> bool:
 def _is_named(item: Item, said: Item) -> bool:
     """Whether what was said tells this item: "el de 3x2", "el isodec de 100"."""
     telling = ("product", "thickness_mm", "length_m", "width_m", "area_m2")
+    if said.place and said.place == item.place:
+        return True
     given = [name for name in telling if getattr(said, name) is not None]
     return bool(given) and all(getattr(item, name) == getattr(said, name) for name in given)
+
+
+def _sizes(item: Item) -> tuple[Any, ...]:
+    return item.length_m, item.width_m, item.area_m2
 
 
 def _names_product(said: Understanding, place: int) -> bool:

@@ -196,6 +196,7 @@ FILLER_KEYS: Final = keys(
 REMOVE_KEYS: Final = keys(
     "sacale sacar saca sacame sacarle quita quitale quitar quitarle remove drop elimina eliminar"
 )
+ONLY_KEYS: Final = keys("solo solamente unicamente only just")
 NOT_KEYS: Final = (
     frozenset({"no", "sin", "not", "without", "ni", "tampoco", "dont", "don't", "nor"})
     | REMOVE_KEYS

@@ -4,7 +4,7 @@ An item is a thing to be quoted as far as it is known; the same value stands for
 message says of it and for what a conversation has gathered.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -20,7 +20,8 @@ class Item:
     """One thing that a customer wants quoted, as far as it has been said; None is unsaid.
 
     Ids are the catalogue's. Either the sides, for `quantity` pieces of that size, or the
-    area. `finishes` gives the number of sides for each finish.
+    area. `finishes` gives the number of sides for each finish. `place` is what it is for
+    ("techo"), to tell it from others by: no part of the order.
     """
 
     product: str | None = None
@@ -33,6 +34,7 @@ class Item:
     finishes: tuple[tuple[str, int], ...] | None = None
     anchors: bool | None = None
     freight: bool | None = None
+    place: str | None = field(default=None, compare=False)
 
     @property
     def sized(self) -> bool:
@@ -98,12 +100,14 @@ class Hint:
     """What the conversation is about, for messages that make no sense without it.
 
     `asked`: the fields that were asked for last. `product`: of the item asked about.
+    `products`: of all the items.
     `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
     """
 
     asked: tuple[str, ...] = ()
     product: str | None = None
+    products: tuple[str, ...] = ()
     options: tuple[Item, ...] = ()
     language: Language = "es"
     missing_side: str | None = None
@@ -118,7 +122,7 @@ class Understanding:
     ids of catalogue topics, or of the cues named ask_* without the prefix, `about` and
     `about_thicknesses_mm` what that is asked of. `choice` is which of the hint's options
     the message chose. `added`: the items come on top of those before; `removed`: products
-    that are no longer wanted.
+    that are no longer wanted. `of_all`: it is said of all the items ("todo en gris").
     """
 
     language: Language
@@ -134,6 +138,7 @@ class Understanding:
     phones: tuple[str, ...] = ()
     added: bool = False
     removed: tuple[str, ...] = ()
+    of_all: bool = False
 
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""

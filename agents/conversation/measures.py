@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 _PLAUSIBLE_SIDE_M: Final = 1000
+_LEAST_SIDE_M: Final = Decimal("0.05")
 _METRES_PER: Final = {
     "m": Decimal(1), "cm": Decimal("0.01"), "mm": Decimal("0.001"),
     "ft": Decimal("0.3048"), "in": Decimal("0.0254"),
@@ -57,6 +58,8 @@ def in_metres(measure: Measure, default: str) -> tuple[Decimal, ...]:
     lengths = [tidy(value * factor) for value in measure.values]
     if len(lengths) == 2 and lengths[0] > _PLAUSIBLE_SIDE_M:
         lengths = lengths[1:]
+    if len(lengths) == 2 and lengths[1] < _LEAST_SIDE_M:
+        lengths = lengths[:1]
     return tuple(lengths)
 
 
@@ -65,15 +68,24 @@ def sides_m(chain: Sequence[Measure]) -> list[tuple[Decimal, Decimal]]:
     first, second = chain
     units = [each.unit for each in chain if each.unit is not None]
     default = units[0] if units else "m"
-    firsts, seconds = in_metres(first, default), in_metres(second, default)
+    firsts, seconds = _readings(first, default), _readings(second, default)
     options = [(a, b) for a in firsts for b in seconds]
     a, b = first.value, second.value
-    if a is not None and a < 20 and first.unit is None and second.unit == "cm":
-        options += [(a, side) for side in seconds]  # 10 x 50 cm
     large = a is not None and b is not None and 100 <= min(a, b) <= max(a, b) <= _PLAUSIBLE_SIDE_M
     if large and not units and a is not None and b is not None:
         options.append((tidy(a / 100), tidy(b / 100)))  # 200x100, in cm?
     return list(dict.fromkeys(options))
+
+
+def _readings(measure: Measure, default: str) -> tuple[Decimal, ...]:
+    """In the unit that was said of the other side, or in metres: "80 cm x 2", "10 x 50 cm"."""
+    lengths = in_metres(measure, default)
+    value = measure.value
+    if measure.unit is not None or default not in ("cm", "mm") or value is None or value >= 20:
+        return lengths
+    if value * _METRES_PER[default] < _LEAST_SIDE_M or value != value.to_integral_value():
+        return (tidy(value),)
+    return (*lengths, tidy(value))
 
 
 def areas_of(measure: Measure) -> tuple[Decimal, ...]:

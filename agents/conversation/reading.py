@@ -224,6 +224,8 @@ def _spelled_number(tokens: Sequence[Token], at: int) -> tuple[Token | None, int
         return None, 0
     total: Decimal | None = None
     size = 0
+    if first.key == "mil" and _is_unit(tokens, at + 1):
+        return _number(tokens[at : at + 1], Decimal(1000)), 1
     if first.key in lexicon.ONE_KEYS:
         # an article unless something is measured in it
         if first.word in lexicon.EN_ONE and _key(tokens, at + 1) in lexicon.HUNDRED_KEYS:
@@ -259,6 +261,8 @@ def _spelled_number(tokens: Sequence[Token], at: int) -> tuple[Token | None, int
             rest, rest_size = _below_hundred(tokens, after + skip)
             if rest is not None:
                 total, size = total + rest, size + skip + rest_size
+    if _key(tokens, at + size) == "mil" and total < 1000:
+        total, size = total * 1000, size + 1
     if _key(tokens, at + size) in lexicon.DECIMAL_POINT_KEYS:
         digits, digits_size = _below_hundred(tokens, at + size + 1)
         if digits is not None:

@@ -116,6 +116,7 @@ class _Reading(Passage):
             phones=tuple(self.phones),
             added=self._added(),
             removed=tuple(self.removed),
+            of_all=self._of_all(),
         )
         return replace(understanding, intents=self._intents(understanding))
 
@@ -290,10 +291,8 @@ class _Reading(Passage):
                 at += 1
                 continue
             found = self.words.products.at(self.raw, at) or self.words.products.at(self.keys, at)
-            if found is not None and self._not_wanted(at):
-                self._take(at, found[1])
-                if self.key(at - 1) in lx.REMOVE_KEYS or self.key(at - 2) in lx.REMOVE_KEYS:
-                    self.removed.append(found[0])
+            if found is not None and self._not_wanted(at, found[1]):
+                self._without_product(at, found[1], found[0])
                 at = found[1]
                 continue
             if found is not None:
@@ -313,14 +312,34 @@ class _Reading(Passage):
                     continue
             at += 1
         self._products_by_a_word()
+        self._only_one()
 
-    def _not_wanted(self, at: int) -> bool:
-        """ "no quiero isodec", "sacale la lana de roca"."""
+    def _only_one(self) -> None:
+        """ "solo el isodec", of several things."""
+        for event in self.events:
+            product = event.values.get("product") if event.kind == "product" else None
+            only = self.key(event.at - 1) in lx.ONLY_KEYS or self.key(event.at - 2) in lx.ONLY_KEYS
+            if only and product in self.hint.products and len(self.hint.products) > 1:
+                self.removed += (each for each in self.hint.products if each != product)
+
+    def _without_product(self, at: int, end: int, product: str) -> None:
+        self._take(at, end)
+        taken_out = self.key(at - 1) in lx.REMOVE_KEYS or self.key(at - 2) in lx.REMOVE_KEYS
+        if taken_out or product in self.hint.products:
+            self.removed.append(product)
+
+    def _not_wanted(self, at: int, end: int = 0) -> bool:
+        """ "no quiero isodec", "sacale la lana de roca"; of several things, "sin la lana" and
+        "la lana no"."""
         back = at - 1
         while back >= 0 and self.key(back) in lx.ARTICLE_KEYS:
             back -= 1
         if self.key(back) in lx.REMOVE_KEYS:
             return True
+        if len(self.hint.products) > 1:
+            ends = end + 1 >= len(self.tokens) or self.tokens[end + 1].kind == "mark"
+            if self.key(back) == "sin" or (self.key(end) == "no" and ends):
+                return True
         verb = self.key(back) in lx.NOT_WANTED_VERB_KEYS
         return verb and self.key(back - 1) in lx.NOT_KEYS
 
@@ -363,7 +382,12 @@ class _Reading(Passage):
             product = None if self.used[at] else self.words.product_word(self.keys[at])
             if product is None or product in named:
                 continue
-            if "producto" in self.hint.asked and not named:
+            if product in self.hint.products:
+                if self._not_wanted(at, at + 1):
+                    self._without_product(at, at + 1, product)
+                else:
+                    self._product(at, at + 1, product)
+            elif "producto" in self.hint.asked and not named:
                 self._product(at, at + 1, product)
             else:
                 self._guess(at, at + 1, product)
@@ -401,6 +425,7 @@ class _Reading(Passage):
 
     def _measures(self) -> None:
         self.labels_come_first = self._labels_come_first()
+        self.said_in_centimetres = False  # "4 metros 20 x 3 metros 10"
         at = 0
         while at < len(self.tokens):
             measure = self._measure_at(at)
@@ -456,6 +481,9 @@ class _Reading(Passage):
     def _read_unit(self, measure: Measure) -> None:
         after = self.key(measure.end)
         unit = lx.UNITS_BY_KEY.get(after)
+        apart = after == "metro" and measure.value != 1 and self.key(measure.end + 1) == "y"
+        if apart and self.key(measure.end + 2) in lx.PARTS and self._after_product(measure):
+            return  # "isodec 100 metro y medio por 3"
         if unit is not None:
             measure.unit = unit
             measure.end += 1
@@ -491,7 +519,8 @@ class _Reading(Passage):
             measure.values = (measure.value + Decimal(part),)
             measure.end += 2
             return
-        skip = 1 if after == "kon" or after == "con" else 0
+        with_ = after in ("kon", "con")
+        skip = 1 if with_ or after in lx.AND_KEYS else 0
         place = measure.end + skip
         if place >= len(self.tokens) or self.tokens[place].kind != "number" or self.used[place]:
             return
@@ -500,24 +529,27 @@ class _Reading(Passage):
         if not whole or centimetres is None or not 10 <= centimetres <= 99:
             return
         following = self.key(place + 1)
-        thickness = not skip and self._made(centimetres * 10)
+        thickness = not with_ and self._made(centimetres * 10)
         if lx.UNITS_BY_KEY.get(following) == "cm" and thickness:
             return  # "8 m 15 cm" is rather a side and a thickness
         if lx.UNITS_BY_KEY.get(following) == "cm":
             measure.values = (measure.value + centimetres / 100,)
             measure.end = place + 2
         elif following not in lx.UNITS_BY_KEY and (
-            (skip and following not in lx.SIDE_KEYS)
+            (with_ and following not in lx.SIDE_KEYS)
             or following in lx.TIMES_KEYS
+            or (not skip and (self.tokens[place].glued or self.said_in_centimetres))
             or (self._side_after(place + 1) or ("",))[0] in ("length", "width")
         ):
             measure.values = (measure.value + centimetres / 100,)
             measure.end = place + 1
+            self.said_in_centimetres = True
 
     def _side_after(self, at: int) -> tuple[str, int] | None:
         """ "de largo", "largo", "wide" after a number: which side, and where it ends."""
         place = at
-        if self.key(place) in lx.OF_KEYS:
+        of = self.key(place) in lx.OF_KEYS
+        if of:
             place += 1
         if self.key(place) in lx.ARTICLE_KEYS:
             place += 1
@@ -527,7 +559,7 @@ class _Reading(Passage):
                 return lx.SIDES[key], place + 1
             if key in lx.THICKNESS_KEYS:
                 return "thickness", place + 1
-            if key in lx.AREA_KEYS and place > at:
+            if key in lx.AREA_KEYS and of:
                 return "area", place + 1
         return None
 
@@ -1476,6 +1508,16 @@ class _Reading(Passage):
         return None
 
     # - intents -
+
+    def _of_all(self) -> bool:
+        """ "todo en gris", "los dos de 150"; but not "gotero en todos los lados"."""
+        for at, key in enumerate(self.keys):
+            both = key in lx.ARTICLE_KEYS and self.raw[at + 1 : at + 2] == [key_of("dos")]
+            if not (key in lx.ALL_KEYS or both):
+                continue
+            if not any(self.key(after) in lx.SIDE_KEYS for after in range(at + 1, at + 4)):
+                return True
+        return False
 
     def _added(self) -> bool:
         if self.has_cue("addition"):
