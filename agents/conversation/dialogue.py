@@ -693,7 +693,8 @@ class _Turning:
         said = self.said
         products = [p for p in map(self.catalogue.product, said.about) if p is not None]
         if products:
-            self.state = replace(self.state, about=products[-1].id)
+            # After a comparison nothing tells which of them is meant next.
+            self.state = replace(self.state, about=products[0].id if len(products) == 1 else None)
         elif said.topics and self.state.items:
             item = self.state.items[min(self.state.focus, len(self.state.items) - 1)]
             known = self.catalogue.product(item.product) if item.product else None
@@ -702,7 +703,11 @@ class _Turning:
             known = self.catalogue.product(self.before.about)
             products = [known] if known is not None else []
         # "which is better for noise?" is answered by what is known of noise
-        topics = [each for each in said.topics if each != "compare" or len(said.topics) == 1]
+        # and "aislar del ruido" asks for noise
+        general = {"compare"} if len(said.topics) > 1 else set()
+        if {"sound", "fire", "water"} & set(said.topics):
+            general.add("insulation")
+        topics = [each for each in said.topics if each not in general]
         for topic in topics:
             self.answers += self._answer(topic, products)
         if said.wants("delivery"):
@@ -713,10 +718,24 @@ class _Turning:
             self.answers.append(self._say("delivery_time"))
         if said.wants("payment"):
             self.answers.append(self._say("payment"))
-        if said.wants("price_objection"):
+        if said.wants("cheapest") and self.state.quoted is None:
+            self.answers.append(self._cheapest())
+        elif said.wants("price_objection"):
             quoted = self.state.quoted is not None
             self.answers.append(self._say("objection_quoted" if quoted else "objection"))
         self.answers = list(dict.fromkeys(self.answers))
+
+    def _cheapest(self) -> str:
+        """By the catalogue's own factors; what it costs is for the quote to say."""
+        catalogue = self.catalogue
+        costs = {
+            product.base_price_per_m2 * catalogue.thickness_factor(thickness): (product, thickness)
+            for product in catalogue.products
+            for thickness in product.thicknesses_mm
+        }
+        product, thickness = costs[min(costs)]
+        name = product.name.in_language(self.language)
+        return self._say("cheapest", product=name, thickness=thickness)
 
     def _answer(self, topic: str, products: list[Product]) -> list[str]:
         language = self.language
@@ -760,16 +779,30 @@ class _Turning:
 
     def _comparison(self, products: list[Product]) -> list[str]:
         language = self.language
-        if len(products) == 1 or self.said.about_thicknesses_mm:
-            # Thicknesses of one product: what the catalogue says of its insulation.
-            fact = products[0].fact("insulation") if len(products) == 1 else None
-            if fact is not None:
-                return [self._fact(products[0], fact.in_language(language))]
-            if self.said.about_thicknesses_mm:
-                return [self._say("thicker")]
-        return [
-            self._fact(product, product.description.in_language(language)) for product in products
-        ]
+        told = []
+        thicknesses = sorted(self.said.about_thicknesses_mm)
+        if len(thicknesses) > 1:
+            thin, thick = thicknesses[0], thicknesses[-1]
+            # What lets the heat through is inverse to the thickness, of whatever product.
+            ratio = round(thick / thin, 1)
+            told.append(
+                self._say(
+                    "compare_thicknesses",
+                    thin=number(language, thin),
+                    thick=number(language, thick),
+                    ratio=number(language, ratio.normalize()),
+                )
+            )
+        elif thicknesses:
+            told.append(self._say("thicker"))
+        for product in products:
+            facts = [product.fact("insulation")]
+            if len(products) > 1:
+                facts = [product.description, *facts, product.fact("fire"), product.fact("sound")]
+            known = [fact.in_language(language) for fact in facts if fact is not None]
+            if known and (len(products) <= 3 or len(products) < len(self.catalogue.products)):
+                told.append(self._fact(product, " ".join(known)))
+        return told
 
     def _fact(self, product: Product, fact: str) -> str:
         return self._say("product_fact", product=product.name.in_language(self.language), fact=fact)
@@ -827,6 +860,7 @@ class _Turning:
             return self._end(self._say("goodbye"), "general")
         if said.wants("later") and collecting and not said.topics:
             self.state = replace(self.state, lost=0)
+            self._help_to_choose()
             parts = [*self.answers, *self.notes]
             asking = _Asking(self.state, self.catalogue)
             return asking.turn(parts, "cotizacion", said.confidence, pressing=False)
@@ -922,10 +956,29 @@ class _Turning:
             turn, text=turn.text.strip(), actions=tuple(self._say(each) for each in buttons)
         )
 
+    def _help_to_choose(self) -> None:
+        """For a customer who does not know what to take: what the catalogue says of the uses
+        or the thicknesses, once."""
+        if dict(self.state.asked_times).get("help", 0):
+            return
+        counted = (*self.state.asked_times, ("help", 1))
+        self.state = replace(self.state, asked_times=counted[-_ASKED_KEPT:])
+        missing = self._missing(min(self.state.focus, len(self.state.items) - 1))
+        item = self.state.items[min(self.state.focus, len(self.state.items) - 1)]
+        known = self.catalogue.product(item.product) if item.product else None
+        if "producto" in missing:
+            for product in self.catalogue.products:
+                self.answers += self._answer("uses", [product])
+        elif "espesor" in missing and known is not None and known.fact("insulation") is not None:
+            self.answers += self._answer("insulation", [known])
+
     def _offer_a_quote(self, tipo: Tipo) -> Turn:
         if not self.answers and not self.notes:
             return self._welcome()
-        turn = self._end_with_buttons(["button_quote", "button_products"])
+        if self.state.quoted is not None and self.state.settled:
+            turn = self._end_with_buttons(["button_accept", "button_change", "button_person"])
+        else:
+            turn = self._end_with_buttons(["button_quote", "button_products"])
         return replace(turn, tipo=tipo)
 
     def _what_we_do(self) -> str:
@@ -961,8 +1014,9 @@ class _Turning:
         if collecting or self.state.options:
             self.answers.append(self._say("not_understood"))
             return self._go_on("general")
-        text = self._say("off_topic", products=all_of(self.language, self._product_names()))
-        turn = self._end(text, "general")
+        variant = 2 - lost % 2
+        products = all_of(self.language, self._product_names())
+        turn = self._end(self._say(f"off_topic_{variant}", products=products), "general")
         turn = replace(turn, actions=(self._say("button_quote"), self._say("button_products")))
         return replace(turn, state=replace(turn.state, lost=lost))
 
@@ -1016,12 +1070,13 @@ class _Asking:
         if not self.missing and not state.options:
             text = " ".join(parts) or say(self.language, "noted")
             return Turn(state, text, tipo=tipo, confidence=confidence)
-        key = self._key()
+        key = self._key() if pressing else f"no hurry {self._key()}"[:200]
         times = dict(state.asked_times).get(key, 0)
         counted = Counter(dict(state.asked_times))
         counted[key] = times + 1
         if not pressing and self.missing:
-            question = say(self.language, "ask_rest", fields=self._fields(self.missing))
+            variant = min(times, 1) + 1
+            question = say(self.language, f"no_hurry_{variant}", fields=self._fields(self.missing))
             actions = self._suggestions()
         elif state.options:
             question, actions = self._choice_question(times)

@@ -491,6 +491,13 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "lo charlo", "lo veo", "lo pensamos", "dejame pensarlo", "dejame pensar", "let me think",
         "i'll let you know", "talk later",
     ),
+    "laughter": ("jaja*", "jeje*", "jiji*", "haha*", "hehe*", "ja", "je", "lol", "uh", "uy", "ah",
+        "eh", "mmm", "mm", "epa", "che", "bo", "ufa", "ups", "oops",
+    ),
+    "cheapest": (
+        "mas barato", "mas barata", "mas economico", "mas economica", "menor precio",
+        "menos plata", "mas accesible", "cheapest", "cheaper", "least expensive",
+    ),
     "affirm": (
         "si", "dale", "ok", "claro", "perfecto", "listo", "de una", "joya", "buenisimo",
         "exacto", "correcto", "asi es", "tal cual", "obvio", "yes", "yeah", "yep", "yup", "sure",
@@ -514,7 +521,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "borra todo", "new quote", "another quote", "start over", "start again", "otra consulta",
     ),
     "later": (
-        "no se", "no lo se", "todavia no", "aun no", "no tengo ~ medidas", "no tengo ~ medida",
+        "no se", "no lo se", "nose", "no tengo ni idea", "ni la menor", "no entiendo",
+        "no se nada", "i don't understand", "todavia no", "aun no", "no tengo ~ medidas", "no tengo ~ medida",
         "despues te paso", "luego te paso", "despues te digo", "mas tarde", "tengo que medir",
         "voy a medir", "i don't know", "dont know", "not sure", "i'll check", "later",
         "no tengo idea", "ni idea", "no tengo el dato", "no me acuerdo", "no las tengo",

@@ -143,6 +143,9 @@ class Passage:
         if end - start == 1 and self.keys[start] in _ONLY_ALONE.get(intent, ()):
             opens = not start or self.keys[start - 1] in lx.FILLER_KEYS
             return self.words_said <= 2 and (opens or self.tokens[start - 1].kind == "mark")
+        if intent == "laughter":
+            self.answered_to = end
+            return False
         if intent in ("affirm", "deny"):
             return self._opens(start, end)
         if intent == "stop" and self.keys[end - 1] in ("mas", "more"):

@@ -226,6 +226,8 @@ def _spelled_number(tokens: Sequence[Token], at: int) -> tuple[Token | None, int
     size = 0
     if first.key == "mil" and _is_unit(tokens, at + 1):
         return _number(tokens[at : at + 1], Decimal(1000)), 1
+    if first.key == "a" and at and tokens[at - 1].key in lexicon.PARTS:
+        return None, 0  # "half a meter"
     if first.key in lexicon.ONE_KEYS:
         # an article unless something is measured in it
         if first.word in lexicon.EN_ONE and _key(tokens, at + 1) in lexicon.HUNDRED_KEYS:

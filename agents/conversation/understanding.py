@@ -468,8 +468,9 @@ class _Reading(Passage):
                 if part is not None:
                     return Measure(at, at + 3, (1 + Decimal(part),), "m")
             part = lx.PARTS.get(token.key)
-            if part is not None and lx.UNITS_BY_KEY.get(self.key(at + 1)) == "m":
-                return Measure(at, at + 2, (Decimal(part),), "m")
+            unit = at + 2 if self.key(at + 1) in ("a", "un") else at + 1
+            if part is not None and lx.UNITS_BY_KEY.get(self.key(unit)) == "m":
+                return Measure(at, unit + 1, (Decimal(part),), "m")
             return None
         if token.kind != "number":
             return None
@@ -912,7 +913,7 @@ class _Reading(Passage):
             count = count_of(measure.value)
             if self.used[measure.start] or measure.unit or measure.side or count is None:
                 continue
-            noun = self.key(measure.end)
+            noun = self._noun_counted(measure)
             counted = noun in lx.PIECE_KEYS or noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS
             if not counted and (measure.of or self._is_thickness_of_product(measure)):
                 continue
@@ -925,6 +926,14 @@ class _Reading(Passage):
                 self._pieces(index, count, sizes)
             elif noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS:
                 self._places_counted(measure, count, sizes)
+
+    def _noun_counted(self, measure: Measure) -> str:
+        """The "paneles" of "10 paneles" and of "10 isodec panels"."""
+        at = measure.end
+        while at in self.product_places:
+            at += 1
+        noun = self.key(at)
+        return noun if at == measure.end or noun in lx.PIECE_KEYS else self.key(measure.end)
 
     def _counted_size(self, measure: Measure, places: dict[int, Event]) -> Event | None:
         """The size that a number counts: "3 de 2x1", "dos techos de 6x4", "3 isodec de 2x1"."""
@@ -1458,6 +1467,9 @@ class _Reading(Passage):
                 or not (has_items or wants)
             ):
                 topics += asked
+            elif not self.product_places and self.hint.product is None:
+                # "necesito aislar del ruido": what for, before it is said with what
+                topics += self.topics_by_sentence.get(sentence, [])
         return tuple(dict.fromkeys(topics))
 
     # - answers to what was offered -
