@@ -522,7 +522,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "later": (
         "no se", "no lo se", "nose", "no tengo ni idea", "ni la menor", "no entiendo",
-        "no se nada", "i don't understand", "todavia no", "aun no", "no tengo ~ medidas", "no tengo ~ medida",
+        "no se nada", "i don't understand", "todavia no", "aun no", "no tengo ~ medidas",
+        "no tengo ~ medida",
         "despues te paso", "luego te paso", "despues te digo", "mas tarde", "tengo que medir",
         "voy a medir", "i don't know", "dont know", "not sure", "i'll check", "later",
         "no tengo idea", "ni idea", "no tengo el dato", "no me acuerdo", "no las tengo",
