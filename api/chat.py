@@ -69,7 +69,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             422: "A field is not valid, or the Idempotency-Key came with another body.",
             429: "Too many messages of this conversation are waiting.",
             500: "The message could not be answered.",
-            503: "Unknown whether it was accepted: send it again with the same key.",
+            503: "`overloaded`: it was not accepted. Else unknown: send it again with the same "
+            "key.",
         },
     )
     def send(caller: Caller, json_data: ChatMessage, query_data: Waiting) -> Any:
@@ -135,6 +136,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
             engine.declarations.capable(TASK_TYPE, ())
         except NoCapableAgent:
             raise ChatUnstaffed() from None
+        engine.admission.check(asked)
         session = engine.sessions.open(
             turn.session_id,
             turn.phone,

@@ -18,6 +18,7 @@ from orchestrator.errors import (
     Invalid,
     NotFound,
     OrchestratorError,
+    Overloaded,
     TooManyWaiting,
     Unavailable,
 )
@@ -132,6 +133,7 @@ STATUS: dict[type[OrchestratorError], int] = {
     WrongContentType: 415,
     Invalid: 422,
     TooManyWaiting: 429,
+    Overloaded: 503,
     TaskFailed: 500,
     Unavailable: 503,
 }
@@ -164,7 +166,9 @@ def problem(
     body |= {name: fact for name, fact in members.items() if name not in body}
     response = Response(json.dumps(body), status, content_type="application/problem+json")
     if status in RETRY_AFTER_S:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S[status])
+        # Where it can be told, it is; else soon.
+        retry_after_s = members.get("retry_after_s", RETRY_AFTER_S[status])
+        response.headers["Retry-After"] = str(retry_after_s)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="agent-orchestrator"'
     return response

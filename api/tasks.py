@@ -49,7 +49,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             413: "The body is larger than 64 kB.",
             415: "The body is not JSON in UTF-8.",
             422: "Not valid, no agent can do it, or the Idempotency-Key came with another body.",
-            503: "Unknown whether it was accepted: send it again with the same key.",
+            503: "`overloaded`: it was not accepted. Else unknown: send it again with the same "
+            "key.",
         },
     )
     def submit(caller: Caller, json_data: schemas.TaskRequest, query_data: schemas.Waiting) -> Any:
@@ -70,7 +71,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             request_id=g.request_id,
         )
         with prompt(engine):
-            task, _ = engine.coordinator.submit(asked, public=True)
+            task, _ = engine.coordinator.submit(asked, public=True, admission=engine.admission)
         body = task_body(settled(task, query_data.wait))
         return body, 202, {"Location": chat.location(task)}
 

@@ -273,7 +273,7 @@ def submit(
         idempotency_key=key,
     )
     with _engine() as engine:
-        task, created = engine.coordinator.submit(request)
+        task, created = engine.coordinator.submit(request, admission=engine.admission)
         if wait:
             task = engine.replies.wait(task.id, wait)
     if as_json:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.admission import Admission
 from orchestrator.broker import Publisher
 from orchestrator.declarations import DeclarationStore
 from orchestrator.errors import (
@@ -64,19 +65,25 @@ class Coordinator:
         self._settings = settings
         self._seq_hints = _SeqHints()
 
-    def submit(self, request: Request, *, public: bool = False) -> tuple[Task, bool]:
+    def submit(
+        self, request: Request, *, public: bool = False, admission: Admission | None = None
+    ) -> tuple[Task, bool]:
         """Accept a request durably and send it on its way; False for a repetition.
 
         When this returns, the task will be done, whatever dies. With `public`, only task
-        types that are open to the outside.
+        types that are open to the outside. A request from outside comes with the admission
+        that has to let it in; one that follows from an accepted task needs none.
 
         Raises:
+            Overloaded: not admitted, so not accepted.
             NoCapableAgent, InvalidPayload, IdempotencyKeyReused, TooManyWaiting: not accepted.
             StoreUnavailable: unknown; ask again with the same key.
         """
         known = self._store.by_idempotency_key(request)
         if known is not None:
             return known, False
+        if admission is not None:
+            admission.check(request, public=public)
         request = replace(
             request,
             seq_after=max(request.seq_after, self._seq_hints.get(request.ordering_key)),

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pymongo.database import Database
 
+from orchestrator.admission import Admission
 from orchestrator.audit import Audit
 from orchestrator.broker import Publisher
 from orchestrator.clock import Clock
@@ -40,6 +41,7 @@ class Engine:
         self.files = Files(self.database, self.clock)
         self.registry = Registry(self.redis, settings)
         self.router = Router(self.declarations, self.registry, settings)
+        self.admission = Admission(self.store, self.router, settings)
         self.publisher = Publisher(settings)
         self.replies = Replies(self.redis, self.store, settings)
         self.coordinator = Coordinator(

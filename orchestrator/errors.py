@@ -71,6 +71,16 @@ class TooManyWaiting(OrchestratorError):
     title = "Too many messages of this conversation are waiting"
 
 
+class Overloaded(OrchestratorError):
+    """There is more to do than can be done in time. Nothing was stored.
+
+    Facts: `retry_after_s`, whole seconds; and what is over its limit.
+    """
+
+    code = "overloaded"
+    title = "There is too much to do just now"
+
+
 class NotFound(OrchestratorError):
     """Nothing of that name, or nothing that this caller may see."""
 

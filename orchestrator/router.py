@@ -17,7 +17,7 @@ from orchestrator.errors import BrokerUnavailable, NoCapableAgent
 from orchestrator.logs import log
 from orchestrator.registry import Load, Registry
 from orchestrator.settings import Settings
-from orchestrator.tasks import Request
+from orchestrator.tasks import Priority, Request
 
 # A run time to compare queues by, before anything has run.
 UNKNOWN_RUN_S = 0.1
@@ -238,6 +238,34 @@ class Router:
             self._routed[decision.agent] = self._routed.get(decision.agent, 0) + 1
         agent = next(agent for agent in capable if agent.agent_id == decision.agent)
         return agent, decision
+
+    def expected_wait_s(self, request: Request, *, public: bool = False) -> float | None:
+        """How long a request would wait for a slot, where it would wait least; None where no
+        agent that can do it has a live worker, or nobody knows.
+
+        (What is as urgent or more, and queued, or held) x mean run time / live slots: what is
+        less urgent is overtaken.
+
+        Raises:
+            NoCapableAgent: no declared agent can do it.
+            StoreUnavailable: the declarations cannot be read.
+        """
+        capable = self._declarations.capable(request.type, request.capabilities, public=public)
+        with self._lock:
+            self._refresh()
+            waits = [self._wait_s(agent, request.priority) for agent in capable]
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def _wait_s(self, agent: Declaration, priority: Priority) -> float | None:
+        candidate = self._candidate(agent)
+        if self._load is None or not candidate.slots:
+            return None
+        depths = self._load.queues.get(self._settings.queue(agent.role), {})
+        ahead = sum(depth for other, depth in depths.items() if other.step <= priority.step)
+        ahead += candidate.held + self._routed.get(agent.agent_id, 0)
+        if ahead < candidate.slots:
+            return 0.0
+        return ahead * (candidate.mean_run_s or UNKNOWN_RUN_S) / candidate.slots
 
     def load(self, *, fresh: bool = False) -> Load:
         """A snapshot no older than the settings allow, or a fresh one.

@@ -82,6 +82,21 @@ class Settings(BaseSettings):
         le=10_000,
         description="Unfinished tasks that one ordering key (a session) may have.",
     )
+    max_expected_wait_s: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="Requests of normal and low priority that would wait longer than this for a "
+        "slot are refused, with Retry-After: a customer does not wait five minutes for a reply, "
+        "and who sends in bulk can send later.",
+    )
+    max_unfinished: int = Field(
+        250_000,
+        ge=1,
+        le=100_000_000,
+        description="Unfinished tasks past which nothing comes in, whatever its priority: a store "
+        "that is full loses what it promised. About 2 kB each.",
+    )
 
     heartbeat_s: float = Field(
         2.0, gt=0, le=60, description="Between two heartbeats and lease renewals of a worker."

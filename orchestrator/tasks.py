@@ -622,6 +622,15 @@ class TaskStore:
         with store_errors():
             return self._tasks.count_documents(self._blocked(key), limit=at_most)
 
+    def count_unfinished(self, at_most: int) -> int:
+        """How many tasks have not ended, each state counted up to `at_most`."""
+        with store_errors():
+            return sum(
+                self._tasks.count_documents({"state": state.value}, limit=at_most)
+                for state in State
+                if not state.final
+            )
+
     # -- reading ---------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task:
