@@ -17,7 +17,7 @@ from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.errors import TaskError
 from orchestrator.settings import Settings
-from orchestrator.worker import AttemptFailed, Runtime, TaskContext
+from orchestrator.worker import AttemptFailed, Runtime, StopRequest, TaskContext
 
 TOKEN = "operator-token-0123456789"
 KEYS = {"web": "key-of-the-web-0123456789", "n8n": "key-of-n8n-0123456789"}
@@ -99,7 +99,7 @@ class Desk:
                 continue
             for task in tasks.find({"state": "queued"}):
                 with contextlib.suppress(AttemptFailed):
-                    self.runtime.execute(talker, task_type, task["_id"], task["fence"], 0.0)
+                    self.runtime.execute(talker, task_type, task["_id"], task["fence"], 0.0, False)
 
 
 @pytest.fixture
@@ -110,7 +110,9 @@ def open_desk(settings: Settings) -> Iterator[Callable[..., Desk]]:
         changed = settings.model_copy(update=changes)
         engine = Engine(changed)
         slots = {talker.id: talker.slots}
-        runtime = Runtime(settings, agents, "talker@test", slots, watches_consumer=False)
+        runtime = Runtime(
+            settings, agents, "talker@test", slots, StopRequest(), watches_consumer=False
+        )
         runtime.engine.init(agents)
         desks.append(Desk(engine, runtime))
         return desks[-1]
