@@ -12,7 +12,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.catalogue import Language
-from agents.conversation.dialogue import State, Turn, present_quote, quote_refused, reply
+from agents.conversation.dialogue import (
+    State,
+    Turn,
+    present_quote,
+    quote_not_settled,
+    quote_refused,
+    reply,
+    with_standing,
+)
 from agents.conversation.second_reading import read_again, reworded
 from agents.conversation.understanding import understand
 from agents.language_model import CAPABILITY as LLM
@@ -81,11 +89,14 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     if session.owner != "bot":
         raise TaskError("person_answers", "A person has this conversation.")
     if context.phase and context.memory["version"] == session.version:
-        turn, quote = _with_quote(context, Turn(**_restored(context.memory["turn"])))
+        turn, quote = _with_answer(context, Turn(**_restored(context.memory["turn"])))
         return _commit(context, session, turn, quote, context.memory["by_model"])
     turn, by_model = _worked_out(context, session, said)
     if turn.action == "request_quote":
-        return _ask_for_quote(session, said, turn, by_model)
+        return _hand_over(_quote_request(session, said, turn), session, turn, by_model)
+    if turn.action in ("accept_quote", "reject_quote"):
+        wanted = Request(type=turn.action, payload={"quote_id": turn.quote_id})
+        return _hand_over(wanted, session, turn, by_model)
     turn, worded_by_model = _worded(context, turn)
     return _commit(context, session, turn, None, by_model or worded_by_model)
 
@@ -100,6 +111,9 @@ def _worked_out(context: TaskContext, session: Session, said: CustomerMessage) -
     catalogue = stores.catalogues.current()
     kept = session.of_agent(agent.id)
     state = State.from_document(kept) if kept else State(language=said.language or "es")
+    if state.quoted is not None:
+        quote = stores.quotes.get(state.quoted.id)
+        state = state if quote is None else with_standing(state, quote.state.value)
     understood = understand(said.message, catalogue, state.hint())
     again = read_again(stores.model, said.message, understood, state.hint(), catalogue)
     return reply(state, again or understood, catalogue), again is not None
@@ -115,23 +129,33 @@ def _worded(context: TaskContext, turn: Turn) -> tuple[Turn, bool]:
     return (turn, False) if text is None else (replace(turn, text=text), True)
 
 
-def _ask_for_quote(session: Session, said: CustomerMessage, turn: Turn, by_model: bool) -> HandOver:
-    wanted = Request(
+def _quote_request(session: Session, said: CustomerMessage, turn: Turn) -> Request:
+    return Request(
         type="create_quote",
         payload={
             "session_id": session.id,
             "customer": {"name": turn.state.name, "phone": said.phone or session.phone},
             "language": turn.state.language,
             "items": list(turn.items),
+            "supersedes": turn.quote_id,
         },
     )
+
+
+def _hand_over(wanted: Request, session: Session, turn: Turn, by_model: bool) -> HandOver:
     memory = {"turn": _kept(turn), "version": session.version, "by_model": by_model}
     return HandOver([wanted], memory=memory)
 
 
-def _with_quote(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any] | None]:
-    """The turn that waited for a price, worded now that the quote agent has answered."""
+def _with_answer(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any] | None]:
+    """The turn that waited for the quote agent, worded now that it has answered."""
     answer: ChildResult = context.children[0]
+    if turn.action != "request_quote":
+        if answer.completed:
+            return turn, None
+        error = answer.error or {}
+        standing = (error.get("facts") or {}).get("standing", error.get("code", ""))
+        return quote_not_settled(turn.state, standing), None
     if answer.completed:
         return present_quote(turn.state, answer.result), _card(answer.result)
     error = answer.error or {}
@@ -159,6 +183,8 @@ def _commit(
         "language": turn.state.language,
         "answered_by": "language_model" if by_model else "built_in",
     }
+    if "opt_out" in turn.effects and session.phone is not None:
+        context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
     if quote is not None:
         shared["last_quote"] = {"id": quote["id"], "code": quote["codigo"]}

@@ -274,6 +274,15 @@ def quote_refused(
     return asking.turn(list(dict.fromkeys(notes)), "cotizacion", 1.0)
 
 
+def with_standing(state: State, standing: str) -> State:
+    """The state with what has become of the quote meanwhile: it may have expired, or have been
+    accepted elsewhere. `standing` is a quote's state; a draft is as good as sent."""
+    if state.quoted is None:
+        return state
+    standing = "sent" if standing == "draft" else standing
+    return replace(state, quoted=replace(state.quoted, standing=standing))
+
+
 def quote_not_settled(state: State, standing: str) -> Turn:
     """Tell the customer that a quote cannot be accepted or rejected any more.
 
@@ -906,7 +915,7 @@ class _Turning:
             text = self._say(
                 "quote_again", code=quoted.code, description=quoted.description, total=total
             )
-            return self._end(text, "seguimiento")
+            return self._end(f"{text} {self._standing(quoted)}".strip(), "seguimiento")
         if said.wants("thanks", "goodbye"):
             text = "goodbye" if said.wants("goodbye") else "welcome"
             return self._end(self._say(text), "general")
@@ -918,6 +927,14 @@ class _Turning:
         if said.wants("name") or ("nombre" in self.before.asked and said.wants("deny")):
             return self._end(self._say("after_quote"), "general")
         return None
+
+    def _standing(self, quoted: Quoted) -> str:
+        if quoted.standing in ("accepted", "rejected", "expired"):
+            return self._say(f"standing_{quoted.standing}")
+        if not quoted.valid_until:
+            return ""
+        until = datetime.fromisoformat(quoted.valid_until)
+        return self._say("quote_valid", date=date(self.language, until))
 
     def _accepted(self, quoted: Quoted) -> Turn:
         """The customer takes the quote, if it still stands; otherwise a new one is made."""

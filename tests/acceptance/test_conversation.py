@@ -94,6 +94,30 @@ def test_a_quote_in_english_and_a_correction_after_it(desk, front_door):
     assert corrected["quote"]["codigo"] != quoted["quote"]["codigo"]
 
 
+def test_a_correction_supersedes_the_quote_and_the_new_one_is_accepted(desk, front_door):
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    quotes = desk.engine.database["quotes"]
+    first = say(front_door, "isodec 100 de 10x5", "v-1")["cotizacion"]
+    second = say(front_door, "no, mejor de 150", "v-1")["cotizacion"]
+    assert second["total"] == 9000.00
+    assert quotes.find_one({"_id": first["id"]})["superseded_by"] == second["id"]
+    assert "aceptada" in say(front_door, "acepto", "v-1")["mensaje"]
+    assert quotes.find_one({"_id": second["id"]})["state"] == "accepted"
+    assert "Está aceptada" in say(front_door, "cuánto era?", "v-1")["mensaje"]
+    # The business has turned it down meanwhile: what the customer is told is how it stands now.
+    third = say(front_door, "quiero otra cotización: telgopor 75 de 8x4", "v-1")["cotizacion"]
+    quotes.update_one({"_id": third["id"]}, {"$set": {"superseded_by": "another"}})
+    assert "no pude registrarlo" in say(front_door, "acepto", "v-1")["mensaje"].lower()
+
+
+def test_who_does_not_want_to_be_written_to_is_remembered(desk, front_door):
+    desk.worker("conversation", package="agents")
+    answer = say(front_door, "no me escriban más", "stop-1", telefono="+59899123456")
+    assert "no te escribimos más" in answer["mensaje"]
+    assert desk.engine.contacts.opted_out("+59899123456")
+
+
 def test_the_reply_comes_though_the_quote_worker_is_killed_in_its_handler(
     desk, front_door, eventually
 ):
