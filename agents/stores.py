@@ -2,13 +2,17 @@
 (the parsed catalogue) is kept once per process."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from agents.catalogue import CatalogueStore, load_catalogue
+from agents.channels import channels
 from agents.language_model import LanguageModel
+from agents.outside import Outside
 from agents.quotes import QuoteStore
 from orchestrator.engine import Engine
+from orchestrator.outbox import Channel
 from orchestrator.tasks import store_errors
 
 
@@ -19,6 +23,8 @@ class Stores:
     catalogues: CatalogueStore
     quotes: QuoteStore
     model: LanguageModel
+    outside: Outside
+    channels: Mapping[str, Channel]
 
 
 _lock = threading.Lock()
@@ -30,10 +36,13 @@ def stores_of(engine: Engine) -> Stores:
     with _lock:
         stores = _of_engine.get(engine)
         if stores is None:
+            outside = Outside(engine.settings)
             stores = _of_engine[engine] = Stores(
                 CatalogueStore(engine.database),
                 QuoteStore(engine.database, engine.clock),
                 LanguageModel(engine.database, engine.clock, engine.settings),
+                outside,
+                channels(engine.settings, engine.contacts, engine.clock, outside),
             )
         return stores
 

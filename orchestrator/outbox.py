@@ -28,7 +28,7 @@ Collection `outbox`, one document per entry:
     attempts       how often it was marked as being sent
     reason         {code, detail} of the last trouble, or null
     reference      what the recipient's side calls it
-    receipt        {status, at, ...} as the recipient's side told last, and its `rank`
+    receipt        {status, times: {status: at}}: how far it came, as the other side told
     created_at, updated_at, sent_at
     check_at       when the rescuer looks next; while pending or sending only
     expire_at      set once it is sent, failed or dropped; an uncertain one waits for a person
@@ -60,7 +60,7 @@ from orchestrator.settings import Settings
 from orchestrator.tasks import Priority, Request, Task, ensure_index, new_token, store_errors
 
 if TYPE_CHECKING:
-    from orchestrator.context import Sessions
+    from orchestrator.context import Session, Sessions
     from orchestrator.coordinator import Coordinator
 
 Document = dict[str, Any]
@@ -68,6 +68,12 @@ TASK_TYPE = "deliver"
 # The first look at an entry that is neither sent nor given up, and the next ones.
 LOOK_AFTER_S = 5.0
 LOOK_AGAIN_S = 60.0
+
+
+# The longest text that every channel takes at once: WhatsApp's limit.
+TEXT_CHARS = 4096
+# What the other side tells of a message comes in any order; the highest counts.
+RECEIPTS = ("sent", "delivered", "read", "failed")
 
 
 class EntryState(StrEnum):
@@ -131,6 +137,11 @@ class Entry:
         """Read what the collection holds."""
         known = {name: document[name] for name in _ENTRY_FIELDS if name in document}
         return cls(**known | {"id": document["_id"], "state": EntryState(document["state"])})
+
+    @property
+    def of_bot(self) -> bool:
+        """The bot speaks: not any more once a person does. What is told of it stays true."""
+        return self.author == "bot" and self.purpose != "event"
 
 
 _ENTRY_FIELDS = frozenset(Entry.__dataclass_fields__) - {"id"}
@@ -215,6 +226,50 @@ class Outbox:
         ensure_index(self._entries, "expiry", "expire_at", expireAfterSeconds=0)
 
     # -- from a commit to a task ------------------------------------------------------
+
+    def of_message(
+        self,
+        session: "Session",
+        text: str,
+        *,
+        author: Literal["bot", "person"] = "bot",
+        purpose: Literal["reply", "follow_up"] = "reply",
+        language: str = "es",
+        about: Document | None = None,
+    ) -> list[Outgoing]:
+        """What a message to a session's customer makes leave: the message itself where the
+        channel has no other way to be answered, and word of it to n8n where it is told.
+
+        A long text becomes several entries. `about` are further facts for n8n.
+        """
+        entries = []
+        if session.channel == "whatsapp" and session.phone:
+            entries = [
+                Outgoing(
+                    "whatsapp",
+                    session.phone,
+                    {"text": part, "kind": "reply", "language": language},
+                    author,
+                    purpose,
+                )
+                for part in parts(text, TEXT_CHARS)
+            ]
+        if self._settings.n8n_told:
+            told = {
+                "session_id": session.id,
+                "channel": session.channel,
+                "phone": session.phone,
+                "author": author,
+                "text": text,
+                "language": language,
+            }
+            event = {
+                "type": "message.created",
+                "timestamp": self._clock.now().isoformat(),
+                "data": told | (about or {}),
+            }
+            entries.append(Outgoing("n8n", session.id, event, author, "event"))
+        return entries
 
     def put(self, task: Task, n: int, outgoing: Outgoing, session_id: str | None = None) -> Entry:
         """Commit an effect that is not a session's turn; made once per (task, n).
@@ -350,7 +405,7 @@ class Outbox:
 
     def _objection(self, entry: Entry) -> Document | None:
         """Why an entry must not leave any more."""
-        if entry.session_id is not None and entry.author == "bot":
+        if entry.session_id is not None and entry.of_bot:
             try:
                 owner = self._sessions.get(entry.session_id).owner
             except NotFound:
@@ -414,6 +469,57 @@ class Outbox:
             )
             return done
 
+    # -- what the other side tells ------------------------------------------------------
+
+    def receipt(
+        self,
+        status: str,
+        at: dt.datetime,
+        *,
+        reference: str,
+        entry_id: str | None = None,
+        reason: Document | None = None,
+    ) -> bool:
+        """Record what the recipient's side tells of a message; False if it is not ours.
+
+        Statuses may come late, twice and in any order: the highest of sent, delivered, read
+        counts, and failed is final. A message that was uncertain is known by its receipt.
+        """
+        while True:
+            entry = self._told_of(entry_id, reference)
+            if entry is None:
+                return False
+            known = entry.receipt or {"status": None, "times": {}}
+            now_at = -1 if known["status"] is None else RECEIPTS.index(known["status"])
+            if known["status"] == "failed" or status in known["times"]:
+                return True
+            further = RECEIPTS.index(status) > now_at
+            told = {
+                "status": status if further else known["status"],
+                "times": known["times"] | {status: at},
+            }
+            fields: Document = {"receipt": told, "reference": reference}
+            state = EntryState.SENT
+            if told["status"] == "failed":
+                state = EntryState.FAILED
+                fields["reason"] = reason or {"code": "failed", "detail": "It was not delivered."}
+            elif entry.state is not EntryState.SENT:
+                fields |= {"reason": None, "sent_at": at}
+            if self._change(entry, state, fields) is not None:
+                if state is EntryState.FAILED:
+                    code = fields["reason"]["code"]
+                    log.warning("outbox.failed_later", entry_id=entry.id, code=code)
+                return True
+
+    def _told_of(self, entry_id: str | None, reference: str) -> Entry | None:
+        with store_errors():
+            document = None
+            if entry_id is not None:
+                document = self._entries.find_one({"_id": entry_id})
+            if document is None:
+                document = self._entries.find_one({"reference": reference})
+        return None if document is None else Entry.from_document(document)
+
     # -- people -----------------------------------------------------------------------
 
     def get(self, entry_id: str) -> Entry:
@@ -441,7 +547,7 @@ class Outbox:
         with store_errors():
             pending = [Entry.from_document(document) for document in self._entries.find(query)]
         for entry in pending:
-            if entry.author == "bot":
+            if entry.of_bot:
                 dropped += self._change(entry, EntryState.DROPPED, {"reason": why}) is not None
         return dropped
 
@@ -548,6 +654,36 @@ class Outbox:
     def close(self) -> None:
         """Give up waiting for MongoDB: the process ends."""
         self._closed.set()
+
+
+def parts(text: str, limit: int) -> list[str]:
+    """A text in parts of at most `limit` characters, as UTF-16 counts them, cut where a reader
+    would pause. Only blanks at the cuts are lost."""
+    found: list[str] = []
+    text = text.strip()
+    while True:
+        room = _fitting(text, limit)
+        if room >= len(text):
+            return [*found, text] if text else found
+        # The widest pause in the second half, if there is one.
+        for pause in ("\n\n", "\n", ". ", "? ", "! ", " "):
+            cut = text.rfind(pause, room // 2, room) + len(pause)
+            if cut > room // 2:
+                break
+        else:
+            cut = room
+        found.append(text[:cut].rstrip())
+        text = text[cut:].lstrip()
+
+
+def _fitting(text: str, limit: int) -> int:
+    """How many characters of a text fit into so many of UTF-16."""
+    units = 0
+    for n, char in enumerate(text):
+        units += 2 if ord(char) > 0xFFFF else 1
+        if units > limit:
+            return n
+    return len(text)
 
 
 def documents(task_id: str, outgoing: Iterable[Outgoing]) -> list[Document]:

@@ -4,6 +4,7 @@ Values come from the environment under the field's name in capitals (`REDIS_URL`
 read by `load()` at the start of a process and passed on; nothing else reads the environment.
 """
 
+import base64
 import ipaddress
 from functools import lru_cache
 from pathlib import Path
@@ -195,6 +196,61 @@ class Settings(BaseSettings):
         2.0, ge=0, le=300, description="How long the front door uses the declarations it has read."
     )
 
+    http_allowed_hosts: str = Field(
+        "graph.facebook.com",
+        max_length=10_000,
+        description="Servers of others that may be asked, separated by commas: names, "
+        "'*.example.com', addresses, networks. A name that stands for a private address needs "
+        "that address (or its network) in the list, too; so does http without TLS.",
+    )
+    http_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="Longest wait for the answer of such a server."
+    )
+
+    whatsapp_app_secret: SecretStr | None = Field(
+        None,
+        description="WhatsApp Cloud API: the app's secret, which signs what Meta sends. With the "
+        "verify token it turns incoming messages on.",
+    )
+    whatsapp_verify_token: SecretStr | None = Field(
+        None, description="What Meta shows when the webhook is set up; of your choice."
+    )
+    whatsapp_access_token: SecretStr | None = Field(
+        None,
+        description="The access token that messages are sent with. With the phone number's id it "
+        "turns outgoing messages on.",
+    )
+    whatsapp_phone_number_id: str | None = Field(
+        None,
+        pattern=r"^[0-9]{1,32}$",
+        description="Id of the business's number; messages to others are left alone.",
+    )
+    whatsapp_api_url: str = Field(
+        "https://graph.facebook.com/v23.0",
+        pattern=r"^https?://\S{1,200}$",
+        description="The Graph API with its version.",
+    )
+    whatsapp_templates: str = Field(
+        "",
+        description="Approved templates for messages to customers that were silent for 24 hours, "
+        "'kind=name' separated by commas; kinds: reply, quote_sent, quote_expiring, "
+        "conversation_idle. Without one such a message fails with the reason outside_window.",
+    )
+    whatsapp_template_languages: str = Field(
+        "es=es,en=en",
+        description="Language codes of the templates, such as 'es=es_UY,en=en_US'.",
+    )
+
+    n8n_webhook_url: SecretStr | None = Field(
+        None,
+        description="Where n8n (or another) is told each message that leaves. Its host must be in "
+        "HTTP_ALLOWED_HOSTS.",
+    )
+    n8n_webhook_secret: SecretStr | None = Field(
+        None,
+        description="'whsec_' and base64: signs what is told there, as Standard Webhooks has it.",
+    )
+
     openai_base_url: str | None = Field(
         None,
         pattern=r"^https?://\S{1,500}$",
@@ -268,7 +324,16 @@ class Settings(BaseSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return value
 
-    @field_validator("log_key", mode="before")
+    @field_validator(
+        "log_key",
+        "whatsapp_app_secret",
+        "whatsapp_verify_token",
+        "whatsapp_access_token",
+        "whatsapp_phone_number_id",
+        "n8n_webhook_url",
+        "n8n_webhook_secret",
+        mode="before",
+    )
     @classmethod
     def _none_is_empty(cls, value: object) -> object:
         return value or None
@@ -296,6 +361,43 @@ class Settings(BaseSettings):
                 raise ValueError("must be 'name:key' pairs with keys of 16 characters or more")
         return value
 
+    @field_validator("whatsapp_templates", "whatsapp_template_languages")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        for pair in value.split(","):
+            name, _, told = pair.strip().partition("=")
+            if pair.strip() and not (name.strip() and told.strip()):
+                raise ValueError("must be 'name=value' pairs, separated by commas")
+        return value
+
+    @field_validator("n8n_webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            encoded = value.get_secret_value().removeprefix("whsec_")
+            try:
+                key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+            except ValueError:
+                key = b""
+            if not 24 <= len(key) <= 64:
+                raise ValueError("must be 'whsec_' and 24 to 64 bytes in base64")
+        return value
+
+    @property
+    def whatsapp_receives(self) -> bool:
+        """Whether messages from WhatsApp are accepted."""
+        return None not in (self.whatsapp_app_secret, self.whatsapp_verify_token)
+
+    @property
+    def whatsapp_sends(self) -> bool:
+        """Whether messages to WhatsApp can be sent."""
+        return None not in (self.whatsapp_access_token, self.whatsapp_phone_number_id)
+
+    @property
+    def n8n_told(self) -> bool:
+        """Whether there is somebody to tell what leaves."""
+        return None not in (self.n8n_webhook_url, self.n8n_webhook_secret)
+
     @property
     def llm_configured(self) -> bool:
         """Whether there is a language model to ask."""
@@ -316,6 +418,12 @@ class Settings(BaseSettings):
     def queue(self, role: str) -> str:
         """The Celery queue of a role; the default prefix is left out of it."""
         return role if self.key_prefix == "orchestrator" else f"{self.key_prefix}.{role}"
+
+
+def pairs(setting: str) -> dict[str, str]:
+    """'a=b,c=d' as a dictionary."""
+    split = (pair.partition("=") for pair in setting.split(",") if pair.strip())
+    return {name.strip(): told.strip() for name, _, told in split}
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ the quote is there, from what was decided then: nothing is committed in between.
 """
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ from agents.conversation.dialogue import (
 )
 from agents.conversation.second_reading import read_again, reworded
 from agents.conversation.understanding import understand
+from agents.conversation.wording import say
 from agents.language_model import CAPABILITY as LLM
 from agents.messages import generate_message as write_message
 from agents.product_answers import answer_product_question as answer_from_catalogue
@@ -70,6 +71,28 @@ class CustomerMessage(BaseModel):
     language: Language | None = None
 
 
+class CustomerMedia(BaseModel):
+    """Payload of `process_media`: what a customer sent that is not words."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: Annotated[str, Field(min_length=1, max_length=200)]
+    medium: Literal[
+        "image",
+        "video",
+        "audio",
+        "voice",
+        "document",
+        "sticker",
+        "location",
+        "contacts",
+        "reaction",
+        "unsupported",
+    ]
+    phone: Annotated[str, Field(max_length=40)] | None = None
+    channel: Annotated[str, Field(max_length=40)] = "web"
+
+
 # Asked for by the front door only, which gives it the session as its ordering key.
 @agent.handles("process_message", needs=["nlp", "context_management"], public=False)
 def process_message(context: TaskContext, said: CustomerMessage) -> Any:
@@ -85,6 +108,8 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     session = context.engine.sessions.get(said.session_id)
     committed = session.reply_to(context.task.id)
     if committed is not None:
+        if session.outgoing:
+            context.engine.outbox.project(session.id)
         return committed
     if session.owner != "bot":
         raise TaskError("person_answers", "A person has this conversation.")
@@ -102,6 +127,32 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)
+
+
+# Asked for by the front door only, with the session as its ordering key.
+@agent.handles("process_media", needs=["context_management"], public=False)
+def process_media(context: TaskContext, sent: CustomerMedia) -> Any:
+    """Answer what is not words: politely, in the customer's language, with the conversation
+    left where it was. Returns what `process_message` returns.
+
+    Raises:
+        StaleContext: the session changed meanwhile; the worker runs this again.
+    """
+    session = context.engine.sessions.get(sent.session_id)
+    committed = session.reply_to(context.task.id)
+    if committed is not None:
+        if session.outgoing:
+            context.engine.outbox.project(session.id)
+        return committed
+    if session.owner != "bot":
+        raise TaskError("person_answers", "A person has this conversation.")
+    kept = session.of_agent(agent.id)
+    state = State.from_document(kept) if kept else State(language="es")
+    text = say(state.language, f"medium_{sent.medium}")
+    turn = Turn(text=text, tipo="general", confidence=1.0, state=state)
+    return _commit(context, session, turn, None, by_model=False)
+
+
 agent.handles("generate_message", needs=["message_generation"])(write_message)
 
 
@@ -188,7 +239,13 @@ def _commit(
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
     if quote is not None:
         shared["last_quote"] = {"id": quote["id"], "code": quote["codigo"]}
-    return context.engine.sessions.commit(
+    outgoing = context.engine.outbox.of_message(
+        session,
+        turn.text,
+        language=turn.state.language,
+        about={"task_id": context.task.id, "intent": answer["intent"], "quote": quote},
+    )
+    committed = context.engine.sessions.commit(
         session,
         context.task,
         agent_id=agent.id,
@@ -196,7 +253,11 @@ def _commit(
         shared=shared,
         reply=answer,
         intent=turn.tipo,
+        outgoing=outgoing,
     )
+    if outgoing:
+        context.engine.outbox.project(session.id)
+    return committed
 
 
 def _card(quote: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The follow-up agent: finds customers who fell silent, and writes to them."""
+"""The follow-up agent: finds customers who fell silent, and sends what leaves the desk."""
 
 import datetime as dt
 from typing import Any
@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.followup.due import find_due
 from agents.messages import generate_message
 from agents.stores import prepare, stores_of
-from orchestrator import Agent, TaskContext
+from orchestrator import Agent, TaskContext, TaskError
+from orchestrator.errors import NotFound
 
 agent = Agent(
     role="followup",
@@ -65,6 +66,37 @@ def find_due_followups(context: TaskContext, payload: Silence) -> dict[str, Any]
         ],
         "looked_at": len(sessions),
         "more": len(sessions) == payload.limit,
+    }
+
+
+class Delivery(BaseModel):
+    """Payload of `deliver`: an entry of the outbox, and which of its rounds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entry_id: str = Field(min_length=1, max_length=200)
+    round: int = Field(ge=0)
+
+
+# Asked for by the outbox only, which gives it the recipient as its ordering key.
+@agent.handles("deliver", public=False)
+def deliver(context: TaskContext, payload: Delivery) -> dict[str, Any]:
+    """Send an entry of the outbox by its channel; returns {state, channel, reason}.
+
+    Raises:
+        RetryLater: it was surely not taken, or may be repeated safely.
+    """
+    outbox = context.engine.outbox
+    channels = stores_of(context.engine).channels
+    try:
+        channel = channels.get(outbox.get(payload.entry_id).channel)
+        entry = outbox.deliver(payload.entry_id, payload.round, channel)
+    except NotFound:
+        raise TaskError("entry_gone", "The entry was erased.") from None
+    return {
+        "state": entry.state.value,
+        "channel": entry.channel,
+        "reason": (entry.reason or {}).get("code"),
     }
 
 
