@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 
-from api import chat, dead_letters, documentation, errors, operations, quotes, tasks
+from api import chat, dead_letters, documentation, errors, operations, quotes, tasks, whatsapp
 from api.auth import Access
 from api.inputs import MAX_BODY_BYTES
 from orchestrator import logs
@@ -67,6 +67,7 @@ def create_app(engine: Engine) -> APIFlask:
         operations.routes,
     ):
         app.register_blueprint(routes(engine, access))
+    app.register_blueprint(whatsapp.routes(engine))
     documentation.describe(app)
     return app
 
