@@ -14,7 +14,17 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 
-from api import chat, dead_letters, documentation, errors, operations, quotes, tasks, whatsapp
+from api import (
+    chat,
+    dead_letters,
+    documentation,
+    errors,
+    events,
+    operations,
+    quotes,
+    tasks,
+    whatsapp,
+)
 from api.auth import Access
 from api.inputs import MAX_BODY_BYTES
 from orchestrator import logs
@@ -65,10 +75,12 @@ def create_app(engine: Engine) -> APIFlask:
         tasks.routes,
         dead_letters.routes,
         operations.routes,
+        events.routes,
     ):
         app.register_blueprint(routes(engine, access))
     app.register_blueprint(whatsapp.routes(engine))
     documentation.describe(app)
+    app.extensions["engine"] = engine
     return app
 
 

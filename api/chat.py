@@ -159,6 +159,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
                 request_id=g.request_id,
             )
         )
+    engine.replies.announce_news(f"session:{session.id}")
     spoken = turn.language or session.context["shared"].get("language")
     return task, spoken if spoken in PATIENCE else language
 

@@ -102,6 +102,13 @@ class QuoteClosed(Conflict):
     title = "This quote can no longer be answered"
 
 
+class TooManyStreams(Unavailable):
+    """As many event streams are open as this front door keeps."""
+
+    code = "too_many_streams"
+    title = "Too many event streams are open"
+
+
 class NotReady(Unavailable):
     """A dependency is away, or nobody rescues tasks."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from apiflask.schema_adapters import registry
 from apiflask.schema_adapters.pydantic import PydanticAdapter
 from flask import Request
+from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -64,7 +65,12 @@ def read_body(request: Request) -> Any:
         raise WrongContentType()
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise WrongContentType("Compressed bodies are not read here.")
-    raw = request.get_data()
+    try:
+        raw = request.get_data()
+    except (OSError, ParseException):
+        raise Malformed(
+            "The body ends too early, or its chunks are not as HTTP has them."
+        ) from None
     if len(raw) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge()
     return parse_json(raw)
@@ -115,6 +121,21 @@ def idempotency_key(request: Request) -> str | None:
         detail = "must be a quoted string of 1 to 255 printable ASCII characters"
         raise Malformed(errors=[{"header": "Idempotency-Key", "detail": detail}])
     return key
+
+
+def last_event_id(request: Request, by_query: int | None) -> int | None:
+    """The last event of a stream that a client has seen, by header or else by query.
+
+    Raises:
+        Malformed: it is no number of ours.
+    """
+    sent = request.headers.get("Last-Event-ID", "").strip()
+    if not sent:
+        return by_query
+    if not (sent.isascii() and sent.isdecimal() and len(sent) <= 15):
+        detail = "must be the id of an event of this stream"
+        raise Malformed(errors=[{"header": "Last-Event-ID", "detail": detail}])
+    return int(sent)
 
 
 def pointer(*path: object) -> str:

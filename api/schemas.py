@@ -151,6 +151,18 @@ class Waiting(BaseModel):
     )
 
 
+class Resuming(BaseModel):
+    """Where a stream goes on."""
+
+    last_event_id: int | None = Field(
+        None,
+        ge=0,
+        lt=10**15,
+        description="The last event that was seen, for clients that cannot send the header "
+        "`Last-Event-ID`, which counts where both come.",
+    )
+
+
 class TaskRequest(Strict):
     """A task to be done."""
 

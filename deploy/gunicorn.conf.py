@@ -3,6 +3,7 @@
 HOST and PORT say where. What else differs on a machine goes in GUNICORN_CMD_ARGS.
 """
 
+import resource
 import sys
 from typing import Any
 
@@ -16,14 +17,24 @@ except BadSettings as error:
     sys.exit(error.detail)
 
 bind = f"{bracketed(settings.host)}:{settings.port}"
-worker_class = "gthread"
+# gthread, with errors and stops in our manner. A thread that waits costs some 50 kB and no time;
+# gevent would need every driver patched, and Celery's own waits for replies are slower under it.
+worker_class = "api.server.FrontDoor"
+logger_class = "api.server.Log"
 # One process: one listener for replies and one set of connections. More cores: more front doors.
 workers = 1
-# A chat request holds its thread until the reply comes; it waits, it does not compute.
-threads = 128
+# A stream or a chat holds its thread while it waits. Both are capped, so that a plain request
+# always finds one that is free.
+threads = settings.max_streams + settings.max_waits + 200
+# Those, and connections that are kept alive between two requests.
+worker_connections = 2 * threads
+# Each of them is a file, and so are the connections to the servers.
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 3 * threads)), hard))
 # Longer than a browser's pause between two polls.
 keepalive = 15
-# The longest wait that a request may ask for (30 s), so that a stop cuts none short.
+# The longest wait that a request may ask for (30 s), so that a stop cuts none short. A second
+# before a shorter one is over, those that still wait are answered as under way.
 graceful_timeout = 30
 # gthread's workers report by themselves; a busy thread does not count as silence.
 timeout = 60

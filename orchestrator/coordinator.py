@@ -141,7 +141,7 @@ class Coordinator:
         Raises:
             StoreUnavailable: the rescuer does what was left undone.
         """
-        self._replies.announce(task.id)
+        self._replies.announce(task)
         if task.key is not None:
             self.promote(task.key)
         if task.parent is not None:

@@ -14,10 +14,11 @@ from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
 from orchestrator.dead_letters import DeadLetters
 from orchestrator.declarations import Agent, DeclarationStore
+from orchestrator.events import Events
 from orchestrator.files import Files
 from orchestrator.outbox import Outbox
 from orchestrator.registry import Registry, open_redis
-from orchestrator.replies import Replies
+from orchestrator.replies import SWEEP_S, Replies
 from orchestrator.rescue import Rescuer
 from orchestrator.resources import Resources
 from orchestrator.router import Router
@@ -44,6 +45,7 @@ class Engine:
         self.admission = Admission(self.store, self.router, settings)
         self.publisher = Publisher(settings)
         self.replies = Replies(self.redis, self.store, settings)
+        self.events = Events(self.database, self.store, self.replies, SWEEP_S)
         self.coordinator = Coordinator(
             self.store, self.declarations, self.router, self.publisher, self.replies, settings
         )
@@ -104,6 +106,7 @@ class Engine:
     def close(self) -> None:
         """Close connections."""
         self.outbox.close()
+        self.events.stop()
         self.replies.stop()
         self.redis.close()
         self.database.client.close()

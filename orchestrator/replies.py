@@ -3,20 +3,30 @@
 One listener per process hears the ids of finished tasks by Redis' pub/sub, and wakes who
 waits for them. Pub/sub forgets while disconnected, so one sweep a second asks the store,
 in one query, about everything that is still waited for.
+
+An announcement is a task's id and a mark of its ordering key, which may hold a name that a
+client chose.
 """
 
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import pymongo
 import redis
 
 from orchestrator.logs import log
 from orchestrator.settings import Settings
-from orchestrator.tasks import Task, TaskStore
+from orchestrator.tasks import Task, TaskStore, digest
 
 SWEEP_S = 1.0
+Listener = Callable[[str, str], None]  # task id, mark of its ordering key
+
+
+def mark_of_key(key: str) -> str:
+    """What stands for an ordering key in an announcement."""
+    return digest(key)[:16]
 
 
 class Replies:
@@ -29,22 +39,48 @@ class Replies:
         self._channel = f"{settings.key_prefix}:finished"
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
+        self._waits = 0
+        self._closing = False
+        self._listeners: set[Listener] = set()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._quiet_until = 0.0
 
-    def announce(self, task_id: str) -> None:
+    def announce(self, task: Task) -> None:
         """Tell every front door that a task is final; a lost message is made good by the sweep."""
+        self._publish(f"{task.id} {mark_of_key(task.key) if task.key else ''}")
+
+    def announce_news(self, key: str) -> None:
+        """Tell every front door that something has come to be told of an ordering key."""
+        self._publish(f" {mark_of_key(key)}")
+
+    def _publish(self, announcement: str) -> None:
         if time.monotonic() < self._quiet_until:
             return
         try:
-            self._redis.publish(self._channel, task_id)
+            self._redis.publish(self._channel, announcement)
         except redis.RedisError as error:
             self._quiet_until = time.monotonic() + SWEEP_S
-            log.warning("reply.announce_failed", task_id=task_id, error=type(error).__name__)
+            log.warning("reply.announce_failed", error=type(error).__name__)
+
+    def listen(self, listener: Listener) -> None:
+        """Have a function called at each announcement; it must not block."""
+        with self._lock:
+            self._listeners.add(listener)
+            self._start()
+
+    def close_waits(self) -> None:
+        """End all waits, and those to come, at once: the process is about to stop."""
+        with self._lock:
+            self._closing = True
+            for waits in self._waiting.values():
+                for ended in waits:
+                    ended.set()
 
     def wait(self, task_id: str, timeout_s: float) -> Task:
         """The task once it is final, or as it stands when the time is over.
+
+        The time is over at once where as many wait as this process has room for.
 
         Raises:
             TaskNotFound: no such task.
@@ -53,6 +89,9 @@ class Replies:
         ended = threading.Event()
         with self._lock:
             self._waiting[task_id].add(ended)
+            self._waits += 1
+            if self._closing or self._waits > self._settings.max_waits:
+                timeout_s = 0
             self._start()
         try:
             # Read after signing up: an end between the two is not missed.
@@ -63,6 +102,7 @@ class Replies:
             return self._read(task_id)
         finally:
             with self._lock:
+                self._waits -= 1
                 self._waiting[task_id].discard(ended)
                 if not self._waiting[task_id]:
                     del self._waiting[task_id]
@@ -76,7 +116,7 @@ class Replies:
         """End the listener and the sweep, before the client is closed under them."""
         self._stopped.set()
         if self._threads:
-            self.announce("")  # wakes the listener
+            self._publish("")  # wakes the listener
         for thread in self._threads:
             thread.join(timeout=2 * SWEEP_S)
 
@@ -94,6 +134,12 @@ class Replies:
                 for ended in self._waiting.get(task_id, ()):
                     ended.set()
 
+    def _announced(self, announcement: str) -> None:
+        task_id, _, mark = announcement.partition(" ")
+        self._wake([task_id])
+        for listener in list(self._listeners):
+            listener(task_id, mark)
+
     def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
@@ -102,7 +148,7 @@ class Replies:
                     while not self._stopped.is_set():
                         message = pubsub.get_message(timeout=SWEEP_S)
                         if message is not None:
-                            self._wake([message["data"]])
+                            self._announced(message["data"])
             except Exception as error:
                 # Whatever it was: without this thread nobody here hears of an end again.
                 log.warning("reply.listener_lost", error=type(error).__name__)

@@ -77,6 +77,27 @@ class Settings(BaseSettings):
     chat_wait_s: float = Field(
         20.0, ge=0, le=30, description="How long a chat request waits for its reply before 202."
     )
+    max_waits: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="Requests of one front door that wait for their task at once; each holds a "
+        "thread. Past it they are answered at once as still under way (202).",
+    )
+    max_streams: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="Event streams that one front door keeps open at once; each holds a thread. "
+        "Past it they are refused (503).",
+    )
+    stream_heartbeat_s: float = Field(
+        15.0,
+        gt=0,
+        le=300,
+        description="Between two signs of life of a quiet event stream; less than the minute after "
+        "which proxies give up. A client that is gone keeps its place no longer.",
+    )
     max_waiting_per_key: int = Field(
         100,
         ge=1,

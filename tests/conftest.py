@@ -91,7 +91,7 @@ def database(engine: Engine) -> Database[dict[str, object]]:
     return engine.database
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., T]:
     """Wait on a condition with a deadline: returns its first truthy value."""
 

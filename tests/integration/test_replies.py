@@ -28,7 +28,7 @@ def test_who_waits_is_woken_by_the_announcement(engine, eventually):
     with ThreadPoolExecutor(1) as pool:
         future = waiting(engine, pool, task, eventually)
         finish(engine, task)
-        engine.replies.announce(task.id)
+        engine.replies.announce(task)
         assert future.result(5).result == {"done": True}
 
 
@@ -51,7 +51,7 @@ def test_an_announcement_of_another_process_is_heard(engine, settings, eventuall
         eventually(
             lambda: engine.redis.pubsub_numsub(f"{settings.key_prefix}:finished")[0][1], 5, "heard"
         )
-        other.replies.announce(task.id)
+        other.replies.announce(task)
         assert future.result(5).state is State.COMPLETED
     other.close()
 

@@ -1,0 +1,236 @@
+"""The front door as gunicorn serves it: streams, stops, and requests that nobody should send."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from conftest import Desk
+from pydantic import BaseModel
+
+from deploy.servers import MongoServer, RedisServer, free_port
+from orchestrator import Agent, TaskContext
+
+PROJECT = Path(__file__).resolve().parents[2]
+Eventually = Callable[..., Any]
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+
+
+class FrontDoor:
+    """A gunicorn of a desk."""
+
+    def __init__(self, desk: Desk, *options: str, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = f"front_door_{self.port}"
+        self.desk = desk
+        self.process = desk.spawn(
+            "gunicorn", "--config", str(PROJECT / "deploy/gunicorn.conf.py"), *options,
+            "api.wsgi:app", log=self.log, PORT=str(self.port), **environment,
+        )  # fmt: skip
+        desk.eventually(self.alive, 30, "the front door is open")
+
+    def alive(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/livez", timeout=1).ok
+        except requests.RequestException:
+            return False
+
+    def say(self, text: str, session: str, wait: float = 20) -> requests.Response:
+        body = {"message": text, "session_id": session}
+        return requests.post(f"{self.url}/api/chat", params={"wait": wait}, json=body, timeout=40)
+
+    def threads(self) -> int:
+        """Of the process that serves; the other one is gunicorn's arbiter."""
+        pid = self.process.pid
+        [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return len(os.listdir(f"/proc/{child}/task"))
+
+
+class Stream:
+    """An event stream as a browser reads it."""
+
+    def __init__(self, url: str, last: int | None = None) -> None:
+        headers = {} if last is None else {"Last-Event-ID": str(last)}
+        self.response = requests.get(url, headers=headers, stream=True, timeout=30)
+        self.lines = self.response.iter_lines(decode_unicode=True)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        event: dict[str, Any] = {}
+        for line in self.lines:
+            if line.startswith(":"):
+                yield {"comment": line[1:].strip()}
+            elif not line and event:
+                yield event
+                event = {}
+            elif line:
+                name, _, value = line.partition(": ")
+                event[name] = json.loads(value) if name == "data" else value
+
+    def rest(self) -> list[dict[str, Any]]:
+        """All numbered events to the end."""
+        with self:
+            return [event for event in self if "id" in event]
+
+    def named(self, *names: str) -> dict[str, Any]:
+        """The next event of one of these names."""
+        return next(event for event in self if event.get("event") in names)
+
+
+@pytest.fixture(scope="module")
+def desk(
+    tmp_path_factory: pytest.TempPathFactory,
+    servers: tuple[RedisServer, MongoServer],
+    eventually: Eventually,
+) -> Iterator[Desk]:
+    """The shipped agents, two of them at work, for all tests here."""
+    desk = Desk(tmp_path_factory.mktemp("desk"), *servers, eventually)
+    desk.environment["AGENTS_PACKAGE"] = "agents"
+    desk.engine.init([])
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    yield desk
+    desk.close()
+
+
+@pytest.fixture(scope="module")
+def front_door(desk: Desk) -> FrontDoor:
+    return FrontDoor(desk, STREAM_HEARTBEAT_S="0.5", MAX_STREAMS="3", CLIENT_KEYS="")
+
+
+# -- streams ---------------------------------------------------------------------------
+
+
+def test_a_task_is_told_to_its_end_and_from_wherever_a_client_left(front_door: FrontDoor) -> None:
+    answer = front_door.say("Isodec 100 mm, 10 x 5 m, white", "stream-1").json()
+    url = f"{front_door.url}/api/tasks/{answer['task_id']}/events"
+    whole = Stream(url).rest()
+    assert [whole[0]["event"], whole[-1]["event"]] == ["RUN_STARTED", "RUN_FINISHED"]
+    ids = [int(event["id"]) for event in whole]
+    assert ids == sorted(set(ids))
+    said = next(e for e in whole if e["event"] == "TEXT_MESSAGE_CONTENT")
+    assert said["data"]["delta"] == answer["response"]
+    front_door.desk.engine.redis.flushall()
+    for n in range(len(whole) - 1):
+        assert Stream(url, ids[n]).rest() == whole[n + 1 :]
+    # EventSource comes back after every end; this tells it to stay away.
+    assert requests.get(url, headers={"Last-Event-ID": str(ids[-1])}, timeout=9).status_code == 204
+
+
+def test_a_quiet_stream_shows_signs_of_life(front_door: FrontDoor) -> None:
+    front_door.say("hello", "stream-3")
+    with Stream(f"{front_door.url}/api/sessions/stream-3/events") as stream:
+        assert {"comment": "heartbeat"} in (event for event in stream)
+
+
+def test_streams_past_the_cap_are_refused_and_a_client_that_is_gone_frees_its_place(
+    front_door: FrontDoor, eventually: Eventually
+) -> None:
+    front_door.say("hello", "stream-4")
+    url = f"{front_door.url}/api/sessions/stream-4/events"
+    eventually(lambda: not refused(url), 10, "no stream of another test is open")
+    streams = [Stream(url) for _ in range(2)]
+    # One that says what it wants and never reads, nor closes.
+    deaf = socket.create_connection(("127.0.0.1", front_door.port))
+    deaf.sendall(b"GET /api/sessions/stream-4/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    eventually(lambda: refused(url), 10, "three are open")
+    answer = requests.get(url, timeout=9)
+    assert (answer.status_code, answer.json()["code"]) == (503, "too_many_streams")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert requests.get(f"{front_door.url}/livez", timeout=9).ok
+    deaf.close()
+    eventually(lambda: not refused(url), 10, "the place of the one that is gone is free")
+    for stream in streams:
+        stream.response.close()
+
+
+def refused(url: str) -> bool:
+    with requests.get(url, stream=True, timeout=9) as answer:
+        return answer.status_code == 503
+
+
+def test_nobody_watches_what_is_not_there_or_not_theirs(front_door: FrontDoor) -> None:
+    for path in ("/api/tasks/none/events", "/api/sessions/none/events"):
+        answer = requests.get(front_door.url + path, timeout=9)
+        assert answer.status_code == 404
+        assert answer.headers["Content-Type"] == "application/problem+json"
+    bad = {"Last-Event-ID": "x; drop"}
+    answer = requests.get(f"{front_door.url}/api/tasks/none/events", headers=bad, timeout=9)
+    assert (answer.status_code, answer.json()["errors"][0]["header"]) == (400, "Last-Event-ID")
+
+
+# -- waits and stops -------------------------------------------------------------------
+
+
+def test_past_the_room_for_waits_a_message_is_accepted_and_not_waited_for(desk: Desk) -> None:
+    door = FrontDoor(desk, MAX_WAITS="2")
+    with ThreadPoolExecutor(2) as pool:
+        waits = [pool.submit(requests.get, url, timeout=40) for url in undone(door, desk, 2)]
+        desk.eventually(lambda: door.say("hello", "room").status_code == 202, 15, "no room")
+        assert requests.get(f"{door.url}/livez", timeout=9).ok
+        assert [wait.result().status_code for wait in waits] == [200, 200]
+    door.process.terminate()
+
+
+def undone(door: FrontDoor, desk: Desk, count: int) -> list[str]:
+    """Addresses of requests that wait for tasks whose agent has no worker."""
+    absent = Agent(role="absent", name="Absent", capabilities=["absence"], slots=1)
+    absent.handles("wait_for_nobody", needs=["absence"])(nobody)
+    desk.engine.init([absent])
+    tasks = [desk.submit("wait_for_nobody", {}, caller="local") for _ in range(count)]
+    return [f"{door.url}/api/tasks/{task.id}?wait=5" for task in tasks]
+
+
+class Nothing(BaseModel):
+    """A payload without fields."""
+
+
+def nobody(context: TaskContext, nothing: Nothing) -> None:
+    raise AssertionError("nobody runs it")
+
+
+def test_a_stop_answers_who_waits_and_ends_streams(desk: Desk) -> None:
+    door = FrontDoor(desk, "--graceful-timeout", "3")
+    door.say("hello", "stop-1")
+    stream = Stream(f"{door.url}/api/sessions/stop-1/events")
+    stream.named("STATE_DELTA")
+    answers: list[requests.Response] = []
+    os.kill(desk.processes[0].pid, signal.SIGSTOP)  # the conversation worker
+    try:
+        asked = threading.Thread(target=lambda: answers.append(door.say("hello", "stop-2", 30)))
+        asked.start()
+        sessions = desk.engine.database["tasks"]
+        desk.eventually(
+            lambda: sessions.count_documents({"key": "session:stop-2"}), 10, "it is accepted"
+        )
+        began = time.monotonic()
+        door.process.terminate()
+        asked.join(20)
+        assert door.process.wait(20) == 0
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(desk.processes[0].pid, signal.SIGCONT)
+    assert answers[0].status_code == 202
+    location = answers[0].headers["Location"]
+    again = FrontDoor(desk)
+    # It was accepted, so it is done.
+    task = requests.get(f"{again.url}{location}?wait=20", timeout=40).json()
+    assert task["state"] == "completed"
+    with stream:
+        assert list(stream) == []
+    again.process.terminate()
