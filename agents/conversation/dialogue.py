@@ -130,6 +130,7 @@ class State:
         return Hint(
             asked=self.asked,
             product=item.product,
+            pieces=((item.quantity or 1) > 1 and len(self.items) == 1 and item.quantity) or None,
             products=tuple(dict.fromkeys(each.product for each in self.items if each.product)),
             options=self.options,
             language=self.language,
@@ -536,6 +537,8 @@ class _Turning:
         """Whether the items come on top of those before: "y también 20 m2 de lana de roca"."""
         if not self.said.added:
             return False
+        if self.said.wants("correction") and not self.said.wants("addition"):
+            return False  # "y si fuera telgopor de 50?"
         target = self.state.items[min(self.state.focus, len(self.state.items) - 1)]
         other = first.product is not None and target.product not in (None, first.product)
         elsewhere = first.place and target.place and first.place != target.place
@@ -759,6 +762,8 @@ class _Turning:
             return [self._say("price_factors")]
         if topic in ("place", "hours", "warranty", "work"):
             return [self._say("ask_a_person")]
+        if topic == "tax":
+            return [self._say("tax_included")]
         if topic == "bot":
             return [self._say("automatic")]
         about = products or list(self.catalogue.products)
@@ -789,7 +794,11 @@ class _Turning:
     def _comparison(self, products: list[Product]) -> list[str]:
         language = self.language
         told = []
-        thicknesses = sorted(self.said.about_thicknesses_mm)
+        asked_of = set(self.said.about_thicknesses_mm)
+        if len(asked_of) == 1 and self.state.items:
+            own = self.state.items[min(self.state.focus, len(self.state.items) - 1)].thickness_mm
+            asked_of |= set() if own is None else {own}
+        thicknesses = sorted(asked_of)
         if len(thicknesses) > 1:
             thin, thick = thicknesses[0], thicknesses[-1]
             # What lets the heat through is inverse to the thickness, of whatever product.

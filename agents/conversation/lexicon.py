@@ -367,6 +367,10 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "flete incluido ~ no", "lo mandan", "lo llevan",
     ),
     "quote_status": (
+        "total de nuevo", "precio de nuevo", "de nuevo el", "otra vez el", "me mandas ~ total",
+        "me pasas ~ total", "me mandas la cotizacion", "me reenvias", "reenviame",
+        "cual es el total",
+        "send me the quote", "total again", "price again",
         "mi cotizacion", "mi presupuesto", "cuanto era", "cuanto fue", "me repetis", "repetime",
         "cual era", "what was", "que paso con", "la cotizacion que", "alguna novedad",
         "novedades", "el presupuesto que", "me habian pasado", "me pasaron ~ cotizacion",
@@ -381,6 +385,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "where is my", "my last quote", "expire*", "how much was it", "pdf",
     ),
     "acceptance": (
+        "la quiero", "los quiero", "las quiero", "la compro", "las compro", "la llevo", "las llevo",
+        "las llevo todas", "me la llevo", "me las llevo",
         "acepto", "aceptamos", "lo compro", "los compro", "lo quiero", "cerramos", "cerremos",
         "vamos con eso", "vamos con ese", "me sirve", "confirmo", "confirmamos", "confirmado",
         "lo llevo", "me lo llevo", "hacemos el pedido", "quiero encargar", "encargo", "trato hecho",
@@ -398,6 +404,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "sounds good let's", "quiero pagarlo", "lo pago",
     ),
     "rejection": (
+        "no por ahora", "por el momento no", "compre en otro", "ya consegui", "ya lo consegui",
         "no me interesa", "no me sirve", "no gracias", "dejalo asi", "dejala asi", "ya compre",
         "no lo quiero", "no la quiero", "lo dejo", "ya no lo necesito", "ya no necesito",
         "desisto", "not interested", "no thanks", "no thank you", "never mind", "dejemoslo",
@@ -412,6 +419,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "no quiero mas",
     ),
     "correction": (
+        "dejalo en", "dejala en", "dejalo de", "dejala de", "dejalo con", "dejalo sin", "dejemos",
+        "dejame", "volve a", "volvamos a", "volvemos a", "prefiero", "quedo mejor", "quedemos",
         "no mejor", "mejor de", "mejor en", "mejor que", "mejor", "perdon", "perdona", "digo",
         "quise decir", "quiero decir", "me equivoque", "en realidad", "corrijo", "corregir",
         "correccion", "cambia*", "cambio", "modific*", "que sea", "que sean", "ponelo", "ponele",
@@ -553,6 +562,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "que medidas", "en que medidas", "que medida", "what thickness*", "which thickness*",
         "how thick", "thicknesses", "menos espesor", "mas espesor", "otro espesor", "mas fino",
         "mas grueso", "thinner", "thicker", "de que espesor*", "de cuanto viene*",
+        "de cuanto espesor*", "cuanto espesor*",
         "de cuantos milimetros",
     ),
     "ask_colours": (
@@ -565,7 +575,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "ask_description": (
         "que es", "que son", "de que se trata", "informacion", "info", "caracteristicas",
-        "contame", "contarme", "hablame", "what is", "what's", "tell me about", "information",
+        "contame de*", "contame mas", "contame sobre", "contame como", "contarme de*",
+        "hablame de*", "what is", "what's", "tell me about", "information",
         "ficha tecnica", "como es", "datos tecnicos", "mas datos", "de que esta hecho",
         "que incluye", "que trae", "detalles",
         "como funciona", "para que es", "como viene", "como vienen", "que onda",
@@ -596,6 +607,9 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     "ask_hours": (
         "horario", "horarios", "a que hora", "abren", "cierran", "atienden", "opening hours",
         "what time", "business hours",
+    ),
+    "ask_tax": (
+        "iva", "impuesto", "impuestos", "tax", "vat", "taxes", "mas iva", "con iva", "sin iva",
     ),
     "ask_bot": (
         "sos un bot", "sos un robot", "sos robot", "sos bot", "sos una maquina", "sos una persona",
@@ -696,9 +710,10 @@ ANCHOR_KEYS: Final = keys(
 FREIGHT_KEYS: Final = keys(
     "flete fletes traslado traslados envio envios transporte acarreo freight shipping delivery"
 )
-FREIGHT_VERB_KEYS: Final = keys(
-    "traigan traigas lleven lleves manden mandes envien envies acerquen traer llevar"
-)
+FREIGHT_VERB_KEYS: Final = keys("traigan traigas lleven lleves acerquen")
+# Of the things only with a "lo" before: "que me mandes el precio" is no freight.
+FREIGHT_VERB_OF_IT_KEYS: Final = keys("manden mandes envien envies traer llevar")
+IT_KEYS: Final = keys("lo la los las")
 # Who has them already needs none: "los anclajes los tengo".
 OWN_KEYS: Final = keys("tengo tenemos consigo consigue compro pongo ponemos aparte own")
 FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")

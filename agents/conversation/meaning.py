@@ -100,13 +100,14 @@ class Hint:
     """What the conversation is about, for messages that make no sense without it.
 
     `asked`: the fields that were asked for last. `product`: of the item asked about.
-    `products`: of all the items.
+    `products`: of all the items. `pieces`: how many the only item is, where it is more than one.
     `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
     """
 
     asked: tuple[str, ...] = ()
     product: str | None = None
+    pieces: int | None = None
     products: tuple[str, ...] = ()
     options: tuple[Item, ...] = ()
     language: Language = "es"

@@ -21,13 +21,14 @@ ENDS: Final = frozenset({".", "?", "!", ";", "\n", "¿", "¡", "…"})
 _ONLY_ALONE: Final = {
     "stop": keys("baja stop desuscribir desuscribirme bloquear"),
     "human": keys("persona humano humana vendedor vendedora agente agent person operator alguien"),
-    "rejection": keys("cancelar cancela"),
+    "rejection": keys("cancelar cancela dejalo dejala"),
 }
 _BEFORE_A_DECISION: Final = keys(
     "si ok dale bueno listo perfecto genial joya ta barbaro entonces ya pues yo nosotros hola "
     "buenas gracias muchas claro obvio yes great perfect thanks and so then we i well y eso "
-    "excelente buenisimo impecable la las el los"
+    "excelente buenisimo impecable la las el los al final ahora mejor nomas nada"
 )
+_CLAUSE_ENDS: Final = ENDS | {",", ":", "(", ")"}
 _CLAUSE_WORDS: Final = 8  # as far as is looked for what begins a clause
 _CONDITIONS: Final = keys("si if cuando when pero but siempre solo unless salvo hasta until")
 
@@ -159,15 +160,17 @@ class Passage:
         asks nothing. "si me hacés precio lo compro" and "¿y si lo compro?" decide nothing."""
         first = self.starts[self.sentence[start]]
         for at in range(start - 1, first - 1, -1):
-            if self.tokens[at].kind == "mark":
+            if self.tokens[at].text in _CLAUSE_ENDS:
                 break
             if start - at > _CLAUSE_WORDS or self.keys[at] not in _BEFORE_A_DECISION:
                 return False
-            if self.tokens[at].word == "si" and not (at == 0 or self.tokens[at - 1].kind == "mark"):
+            if self.tokens[at].word == "si" and not (
+                at == 0 or self.tokens[at - 1].text in _CLAUSE_ENDS
+            ):
                 return False
         for at in range(end, min(end + 2 * _CLAUSE_WORDS, len(self.tokens))):
             token = self.tokens[at]
-            if token.kind == "mark":
+            if token.text in _CLAUSE_ENDS:
                 return token.text != "?"
             if token.kind == "number" or self.keys[at] in _CONDITIONS:
                 return False

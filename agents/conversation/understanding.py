@@ -987,6 +987,16 @@ class _Reading(Passage):
             thick = replace(sized_item(size, None), thickness_mm=Decimal(count))
             self._doubt(size, (sized_item(size, count), thick))
             self._take(measure.start, measure.end)
+        elif (
+            noun in lx.PIECE_KEYS
+            and self._is_thickness_of_product(measure)
+            and not any(event.kind == "thickness" for event in self.events)
+            and "length_m" in size.values
+        ):
+            # "isodec 50 paneles de 3x1": of 50 mm, or fifty?
+            thick = replace(sized_item(size, None), thickness_mm=Decimal(count))
+            self._doubt(size, (sized_item(size, count), thick))
+            self._take(measure.start, measure.end + 1)
         else:
             size.values["quantity"] = count
             size.at = measure.start
@@ -1045,6 +1055,9 @@ class _Reading(Passage):
     def _places_counted(self, measure: Measure, count: int, sizes: list[Event]) -> None:
         """ "2 techos, 10x5": each of them, or both together? As many sizes say it clearly."""
         self._take(measure.start, measure.end + 1)
+        if not sizes and self.hint.pieces:
+            self._event(measure.start, measure.end + 1, "size", {"quantity": count})
+            return
         here = [
             event for event in sizes[: count + 1]
             if event.kind == "size" and {"length_m", "width_m"} <= event.values.keys()
@@ -1087,6 +1100,9 @@ class _Reading(Passage):
     def _numbers_left_over(self) -> None:
         """ "10x5, quiero 2": a number that nothing explains, beside a size, may be of pieces."""
         sizes = [event for event in self.events if event.kind == "size"]
+        if not sizes and self.hint.pieces:
+            self._pieces_again()
+            return
         if len(sizes) != 1 or "quantity" in sizes[0].values:
             return
         for measure in self.measures:
@@ -1106,6 +1122,15 @@ class _Reading(Passage):
             self._doubt(sizes[0], (several, one))
             self._take(measure.start, measure.end)
             return
+
+    def _pieces_again(self) -> None:
+        """ "no, son 4", of a conversation that was about three pieces."""
+        for measure in self.measures:
+            count = count_of(measure.value)
+            free = not self.used[measure.start] and measure.unit is None and not measure.side
+            if free and count is not None and self.key(measure.start - 1) in ("son", "sean"):
+                self._event(measure.start, measure.end, "size", {"quantity": count})
+                return
 
     def _names_something(self, at: int) -> bool:
         return self.key(at) in lx.PLACE_KEYS or self.key(at) in lx.COUNTED_ELSEWHERE_KEYS
@@ -1324,7 +1349,8 @@ class _Reading(Passage):
                 since += 1
             if _PICK_UP.at(self.keys, at) is not None and not self.used[at]:
                 self._event(at, at + 1, "freight", {"freight": False})
-            if key in lx.FREIGHT_VERB_KEYS and not self.used[at]:
+            of_it = key in lx.FREIGHT_VERB_OF_IT_KEYS and self.key(at - 1) in lx.IT_KEYS
+            if (key in lx.FREIGHT_VERB_KEYS or of_it) and not self.used[at]:
                 denied = self._denied(at)
                 self._event(at, at + 1, "freight", {"freight": not denied})
 
@@ -1481,11 +1507,6 @@ class _Reading(Passage):
             return None
         if len(options) == 1 and self.has_cue("affirm") and not self.has_cue("deny"):
             return 0
-        said = [item for item in items if item != Item()]
-        for item in said[:1]:
-            agreeing = [at for at, option in enumerate(options) if _agrees(item, option)]
-            if len(agreeing) == 1:
-                return agreeing[0]
         words = self.said
         by_unit = {
             "area_m2": bool(
@@ -1504,6 +1525,13 @@ class _Reading(Passage):
             ]
             if len(single) == 1 and len(options) > 1:
                 return single[0]
+        for item in [each for each in items if each != Item()][:1]:
+            agreeing = [at for at, option in enumerate(options) if _agrees(item, option)]
+            if len(agreeing) == 1:
+                return agreeing[0]
+            shared = [_said_of(item, option) for option in options]
+            if max(shared) > 0 and shared.count(max(shared)) == 1:
+                return shared.index(max(shared))
         free = [m.value for m in self.measures if m.unit is None]
         if len(free) == 1 and free[0] is not None:
             matching = [at for at, option in enumerate(options) if free[0] in _numbers_of(option)]
@@ -1542,7 +1570,12 @@ class _Reading(Passage):
             ),
             "",
         )
-        return first in ("y", "and", "plus", "mas")
+        if first not in ("y", "and", "plus", "mas"):
+            return False
+        # "¿y en telgopor de 50?" is the same in another material
+        sized = any(event.kind == "size" for event in self.events)
+        asks = self.is_question(0) or self.key(1) in ("en", "in", "si", "if")
+        return sized or not asks
 
     def _intents(self, said: Understanding) -> tuple[Intent, ...]:
         sure: dict[str, float] = {}
@@ -1554,6 +1587,8 @@ class _Reading(Passage):
                 confidence = 0.8 if said.items else 0.0 if said.topics else 0.5
             if cue in ("acceptance", "rejection") and not self.decides(start, end):
                 confidence = 0.5
+            if cue == "acceptance" and self.said & lx.MONEY_KEYS:
+                confidence = 0.5  # "te doy 5000 pesos, cerramos"
             if cue == "acceptance" and any(
                 key in lx.NOT_KEYS for key in self.keys[max(0, start - 3) : start]
             ):
@@ -1603,6 +1638,19 @@ def _agrees(item: Item, option: Item) -> bool:
         getattr(option, each.name) is None or getattr(option, each.name) == getattr(item, each.name)
         for each in fields(Item)
     )
+
+
+def _said_of(item: Item, option: Item) -> int:
+    """How much of an option the item says; -1 where it says something else."""
+    same = 0
+    for each in fields(Item):
+        said, offered = getattr(item, each.name), getattr(option, each.name)
+        if said is None or each.name == "place":
+            continue
+        if offered is not None and said != offered:
+            return -1
+        same += said == offered
+    return same
 
 
 def _phone(digits: str, plus: bool) -> str | None:

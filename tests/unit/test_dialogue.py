@@ -1,6 +1,5 @@
 """Conversations: what is asked, what is noted, and what is quoted with which total."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,91 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.catalogue import load_catalogue
-from agents.conversation.dialogue import (
-    State,
-    Turn,
-    present_quote,
-    quote_not_settled,
-    quote_refused,
-    reply,
-)
+from agents.conversation.dialogue import State, quote_not_settled, quote_refused
 from agents.conversation.meaning import Item
-from agents.conversation.understanding import understand
 from agents.conversation.wording import texts
-from agents.quote.pricing import PriceRequest, PricingRefused, price_quote
-
-CATALOGUE = load_catalogue()
-
-
-def price_request(item: dict[str, Any]) -> PriceRequest:
-    """A requested item, as the quote agent reads it."""
-    sizes = {name: item.get(name) for name in ("length_m", "width_m", "area_m2")}
-    return PriceRequest(
-        product=item["product"],
-        thickness_mm=int(item["thickness_mm"]),
-        **{name: None if size is None else Decimal(size) for name, size in sizes.items()},
-        quantity=item.get("quantity", 1),
-        colour=item.get("colour"),
-        finishes=tuple(name for name, sides in item.get("finishes", ()) for _ in range(sides)),
-        anchors=item.get("anchors"),
-        freight=item.get("freight"),
-    )
-
-
-class Chat:
-    """A conversation with a quote agent at the other end; remembers every turn."""
-
-    def __init__(self) -> None:
-        self.state = State()
-        self.turns: list[Turn] = []
-        self.totals: list[str | None] = []
-        self.superseded: list[str | None] = []
-        self.requested: tuple[dict[str, Any], ...] = ()
-
-    def say(self, text: str) -> Turn:
-        turn = reply(self.state, understand(text, CATALOGUE, self.state.hint()), CATALOGUE)
-        total = None
-        self.superseded.append(turn.quote_id if turn.action == "request_quote" else None)
-        if turn.action == "request_quote":
-            assert turn.text == ""
-            self.requested = json.loads(json.dumps(turn.items))
-            try:
-                quote = self._quote()
-            except PricingRefused as refused:
-                problems = [each.to_document() for each in refused.problems]
-                turn = quote_refused(turn.state, problems, CATALOGUE)
-            else:
-                total = quote["total"]
-                turn = present_quote(turn.state, quote)
-        assert turn.text.strip()
-        self.state = State.from_document(json.loads(json.dumps(turn.state.to_document())))
-        assert self.state == turn.state
-        self.turns.append(turn)
-        self.totals.append(total)
-        return turn
-
-    def _quote(self) -> dict[str, Any]:
-        priced = price_quote(CATALOGUE, [price_request(item) for item in self.requested])
-        document = priced.to_document()
-        for item in document["items"]:
-            item["description"] = f"{item['product']} {item['thickness_mm']} mm"
-        units = {item["unit_price_per_m2"] for item in document["items"]}
-        return document | {
-            "quote_id": f"quote-{len(self.totals)}",
-            "code": f"COT-2026-{len(self.totals):06d}",
-            "description": "; ".join(item["description"] for item in document["items"]),
-            "unit_price_per_m2": units.pop() if len(units) == 1 else None,
-            "valid_until": "2026-12-08T12:00:00+00:00",
-        }
-
-
-def chat(*messages: str) -> Chat:
-    talk = Chat()
-    for message in messages:
-        talk.say(message)
-    return talk
-
+from agents.quote.pricing import PriceRequest, price_quote
+from tests.talk import CATALOGUE, Chat, chat
 
 # --- Up to a quote ------------------------------------------------------------------------
 
