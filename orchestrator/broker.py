@@ -42,6 +42,9 @@ class Channel(RedisChannel):
     # What a worker holds is known by its leases; a copy in Redis would be two more round trips
     # per task, and would bring back, hours later, what the rescuer has long mended.
     ack_emulation = False
+    # Nor are they put back when a channel closes: what was claimed is not in its queue any more,
+    # the rescuer sees to what was not, and kombu would leave files behind where Redis is away.
+    do_restore = False
     from_transport_options = RedisChannel.from_transport_options
 
     @cached_property
@@ -92,11 +95,11 @@ def configure(app: Celery, settings: Settings) -> None:
 
 
 def published_at(message: str) -> float | None:
-    """When a message was published, as it lies in a queue; None where it is not ours."""
+    """When a task's message was published, as it lies in a queue; None for any other message."""
     try:
-        body = json.loads(message)["body"]
-        args, *_ = json.loads(base64.b64decode(body))
-        return float(args[2])
+        (_, fence, published, *_), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
+        # What beat asks for has other arguments.
+        return float(published) if isinstance(fence, int) else None
     except (ValueError, TypeError, LookupError):
         return None
 

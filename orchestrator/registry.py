@@ -58,7 +58,6 @@ class Heartbeat:
     done: int = 0
     failed: int = 0
     mean_run_s: float = 0.0  # of the last minute or so
-    passed: dict[str, float] = field(default_factory=dict)  # `lane` -> newest publish claimed
     trouble: str | None = None  # why it is alive but of no use
     started_at: str = ""
     version: str = ""
@@ -101,11 +100,6 @@ class Load:
             for worker in self.workers
             if agent_id in worker.beat.agents and worker.status in ("idle", "busy")
         ]
-
-    def passed(self, queue: str, priority: Priority) -> float:
-        """Publish time of the newest message that any worker claimed from there; 0 if none."""
-        name = lane(queue, priority)
-        return max((worker.beat.passed.get(name, 0.0) for worker in self.workers), default=0.0)
 
 
 @contextmanager
@@ -196,7 +190,8 @@ class Registry:
     ) -> Iterator[Worker]:
         for worker, told in heartbeats.items():
             silent_s = now - beats.get(worker, 0.0)
-            offline = silent_s > self._settings.worker_offline_s
+            # Redis' clock may have gone back: a beat from the future says nothing either.
+            offline = abs(silent_s) > self._settings.worker_offline_s
             fields = json.loads(told)
             # A newer release may tell more, while both run.
             known = {name: fields[name] for name in _HEARTBEAT_FIELDS & fields.keys()}

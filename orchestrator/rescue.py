@@ -5,22 +5,21 @@ is broken). A pass is loops over what is due by an index, each bounded, each ste
 compare-and-set that anybody may repeat; it may die at any line.
 
 Collection `locks`: {_id: "rescue", holder, at}. Collection `epochs`: {_id: "redis", n,
-republished}: the number of times that Redis is known to have lost its memory, and the
-last of them after which everything queued was published again.
+raised_at}: the number of times that Redis is known to have lost its memory, and when that was
+noticed last.
 """
 
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from orchestrator.broker import Publisher
-from orchestrator.clock import Clock
+from orchestrator.broker import Publisher, published_at
+from orchestrator.clock import JUMP_S, Clock
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.logs import log
@@ -28,13 +27,15 @@ from orchestrator.outbox import Outbox
 from orchestrator.registry import Load, Registry
 from orchestrator.router import Router
 from orchestrator.settings import Settings
-from orchestrator.tasks import State, Task, TaskStore, store_errors
+from orchestrator.tasks import Priority, State, Task, TaskStore, store_errors
 
 BATCH = 200
 LOOKS = 1000  # at tasks of one state, most of them healthy
 BULK = 1000
-# Messages published this close to one that was claimed may still be on their way.
-IN_FLIGHT_S = 2.0
+MOST = 10_000  # tasks that one pass publishes again
+# Messages published this close to the oldest in a queue may still be on their way.
+IN_FLIGHT_S = 1.0
+LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
 EPOCH = {"_id": "redis"}
 LOCK = {"_id": "rescue"}
 
@@ -50,6 +51,7 @@ class Counts:
     resumed: int = 0
     expired: int = 0
     sent_on: int = 0
+    recalled: int = 0
 
     @property
     def any(self) -> bool:
@@ -93,6 +95,9 @@ class Rescuer:
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
         self._held = False
         self._away_at = float("-inf")
+        self._looked_ahead_at = float("-inf")
+        self._epoch = 0
+        self._raised_at = LONG_AGO
 
     def tick(self) -> Counts | None:
         """One pass if the lock is ours, else None. Never raises for an outage.
@@ -120,8 +125,10 @@ class Rescuer:
         load = self._load()
         steps: list[Callable[[Counts], None]] = [
             self._running,
+            self._queued,
             self._retries,
-            partial(self._queued, load),
+            partial(self._lost, load),
+            partial(self._future, load),
             self._blocked,
             self._waiting,
             self._outgoing,
@@ -181,89 +188,146 @@ class Rescuer:
             log.warning("rescue.broker_unavailable", error=error.code)
             return None
 
-    # -- Redis lost its memory -------------------------------------------------------
+    # -- queues ----------------------------------------------------------------------
 
     def _mind_the_epoch(self, load: Load, counts: Counts) -> None:
+        """Notice that Redis lost its memory, and when; `_lost` publishes what was in there."""
         with store_errors():
             known = self._epochs.find_one(EPOCH)
             if known is None:
-                self._epochs.update_one(
-                    EPOCH, {"$setOnInsert": {"n": 0, "republished": 0}}, upsert=True
-                )
-                known = EPOCH | {"n": 0, "republished": 0}
+                self._epochs.update_one(EPOCH, {"$setOnInsert": {"n": 0}}, upsert=True)
+                known = EPOCH | {"n": 0}
             if load.epoch != known["n"]:
                 # Gone, or from another life: whatever was queued under it may be gone too.
-                self._epochs.update_one(EPOCH | {"n": known["n"]}, {"$inc": {"n": 1}})
+                self._epochs.update_one(
+                    EPOCH | {"n": known["n"]},
+                    {"$inc": {"n": 1}, "$set": {"raised_at": self._clock.now()}},
+                )
                 known = self._epochs.find_one(EPOCH) or known
                 log.warning("rescue.epoch_raised", epoch=known["n"], found=load.epoch)
                 try:
                     self._registry.set_epoch(known["n"])
                 except BrokerUnavailable:
                     return
-            if known["republished"] < known["n"]:
-                self._republish_all(known["n"], counts)
+        self._epoch, self._raised_at = known["n"], known.get("raised_at", LONG_AGO)
 
-    def _republish_all(self, epoch: int, counts: Counts) -> None:
-        lost = self._store.queued_before(epoch)
-        while tasks := list(islice(lost, BULK)):
-            try:
-                self._publisher.publish_bulk(tasks)
-            except BrokerUnavailable:
-                return
-            self._store.published(tasks, epoch)
-            counts.republished += len(tasks)
+    def _retries(self, counts: Counts) -> None:
+        due = [task for task in self._store.retries_due(BULK) if task.state is State.QUEUED]
+        now = self._clock.now()
+        if due and self._publish(due, now):
+            self._store.retries_published(due, now, self._epoch)
+            counts.published += len(due)
+
+    def _lost(self, load: Load | None, counts: Counts) -> None:
+        """Publish again what is queued and whose message is not where it should be.
+
+        A lane (the messages of one queue and priority) is first in, first out. So whatever was
+        published before the oldest message that it holds is not in it any more, and if it is
+        empty, nothing is; but for what a worker has just taken. A healthy backlog of any length
+        is left alone, and costs nothing.
+        """
+        if load is None or not self._store.any_published():
+            return
+        now = self._clock.now()
+        try:
+            oldest = self._registry.oldest(list(load.queues))
+        except BrokerUnavailable:
+            return
+        left = MOST
+        for queue in load.queues:
+            for priority in Priority:
+                message = oldest[queue].get(priority)
+                bound = max(self._moved_past(message, now), self._raised_at)
+                left -= self._publish_again(queue, priority, bound, left, counts)
+                if not left or not self._held:
+                    return
+
+    def _moved_past(self, oldest: str | None, now: dt.datetime) -> dt.datetime:
+        """What was published to a lane before this is not in it."""
+        bound = now - dt.timedelta(seconds=self._settings.republish_after_s)
+        published = published_at(oldest) if oldest is not None else None
+        if oldest is not None:
+            held = dt.datetime.fromtimestamp(published or 0.0, dt.UTC)
+            bound = min(bound, held - dt.timedelta(seconds=IN_FLIGHT_S))
+        return bound
+
+    def _publish_again(
+        self, queue: str, priority: Priority, bound: dt.datetime, most: int, counts: Counts
+    ) -> int:
+        done = 0
+        while done < most:
+            wanted = min(BULK, most - done)
+            found = self._store.published_before(queue, priority, bound, wanted)
+            now = self._clock.now()
+            lost = [task for task in found if self._is_due_again(task, now)]
+            if not lost or not self._publish(lost, now):
+                break
+            self._store.published_again(lost, now, self._epoch)
+            done += len(lost)
             # A bulk may take longer than the lock is kept without a sign.
-            if not self._acquire():
-                return
-        with store_errors():
-            self._epochs.update_one(EPOCH, {"$max": {"republished": epoch}})
+            if len(lost) < wanted or not self._acquire():
+                break
+        if bound == self._raised_at:
+            counts.republished += done
+        else:
+            counts.published += done
+        return done
+
+    def _is_due_again(self, task: Task, now: dt.datetime) -> bool:
+        """Whether to publish a task whose message is gone once more: with growing pauses, where
+        Redis has not lost it with all others."""
+        published = task.published_at or LONG_AGO
+        if published < self._raised_at and task.epoch < self._epoch:
+            return True
+        settings = self._settings
+        pause_s = min(
+            settings.republish_after_s * 2.0 ** min(task.looks, 20), settings.republish_max_s
+        )
+        return published + dt.timedelta(seconds=pause_s) <= now
+
+    def _publish(self, tasks: list[Task], now: dt.datetime) -> bool:
+        try:
+            self._publisher.publish_bulk([replace(task, published_at=now) for task in tasks])
+        except BrokerUnavailable as error:
+            log.warning("rescue.broker_unavailable", error=error.code)
+            return False
+        return True
+
+    def _future(self, load: Load | None, counts: Counts) -> None:
+        """Once a lease: what was written before the database's clock went back."""
+        if self._clock.monotonic() - self._looked_ahead_at < self._settings.lease_s:
+            return
+        if self._is_disturbed():
+            return
+        self._looked_ahead_at = self._clock.monotonic()
+        counts.recalled += self._store.recall_the_future(BATCH)
+        if load is None or not self._store.any_published():
+            return
+        now = self._clock.now()
+        beyond = now + dt.timedelta(seconds=JUMP_S)
+        for queue in load.queues:
+            for priority in Priority:
+                tasks = self._store.published_after(queue, priority, beyond, BULK)
+                if tasks and self._publish(tasks, now):
+                    self._store.published_again(tasks, now, self._epoch)
+                    counts.recalled += len(tasks)
 
     # -- states ----------------------------------------------------------------------
 
-    def _retries(self, counts: Counts) -> None:
-        for task in self._store.retries_due(BATCH):
-            if task.state is State.QUEUED:
-                self._publish(task, counts)
-
-    def _queued(self, load: Load | None, counts: Counts) -> None:
-        healthy = []
-        for task in self._due(State.QUEUED, counts):
-            if load is None:
-                continue  # only deadlines can be kept
-            if self._is_missing(task, load):
-                self._publish(task, counts)
-            else:
-                healthy.append(task)
-        self._store.look_again(*healthy)
-
-    def _is_missing(self, task: Task, load: Load) -> bool:
-        """Whether a queued task's message seems to be gone.
-
-        A healthy backlog is left alone: its messages are behind those that are claimed. The
-        message is missing where its priority's list is empty, or where one that was published
-        there later has been claimed.
-        """
-        if not load.queues.get(task.queue, {}).get(task.priority):
-            return True
-        published = task.published_at.timestamp() if task.published_at else 0.0
-        return published + IN_FLIGHT_S < load.passed(task.queue, task.priority)
-
-    def _publish(self, task: Task, counts: Counts) -> None:
-        epoch = self._router.epoch
-        now = self._clock.now()
-        try:
-            self._publisher.publish([replace(task, published_at=now)])
-        except BrokerUnavailable:
-            return
-        self._store.look_again(task, also={"published_at": now, "epoch": max(epoch, 0)})
-        counts.published += 1
+    def _queued(self, counts: Counts) -> None:
+        # They are due at their deadline only; others are of an earlier release.
+        self._store.look_again(*self._due(State.QUEUED, counts))
 
     def _running(self, counts: Counts) -> None:
-        disturbed_at = max(self._away_at, self._clock.jumped_at)
-        if self._clock.monotonic() - disturbed_at < self._settings.lease_s:
+        if self._is_disturbed():
             return
         for task in self._store.due(State.RUNNING, BATCH):
             self._safely(partial(self._take_back, counts), task)
+
+    def _is_disturbed(self) -> bool:
+        """Live workers may not have had the chance to renew their leases."""
+        disturbed_at = max(self._away_at, self._clock.jumped_at)
+        return self._clock.monotonic() - disturbed_at < self._settings.lease_s
 
     def _take_back(self, counts: Counts, task: Task) -> None:
         taken = self._store.take_back(task, self._router.epoch)

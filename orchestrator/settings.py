@@ -140,10 +140,11 @@ class Settings(BaseSettings):
         3.0,
         gt=0,
         le=600,
-        description="First look at a task that is queued and unclaimed; doubles with every look.",
+        description="A queued task whose message its queue has moved past is published again after "
+        "this; the pause doubles each time. Also the first look at what is blocked or waits.",
     )
     republish_max_s: float = Field(
-        300.0, gt=0, le=86_400, description="Longest pause between two such looks."
+        300.0, gt=0, le=86_400, description="Longest pause before it is published once more."
     )
     max_failures: int = Field(
         3, ge=0, le=100, description="Retries after errors that a handler raised."

@@ -23,8 +23,11 @@ Collection `tasks`, one document per task:
     state, fence   where it stands; the fence rises with each transition
     token          random per claim; how a lost acknowledgement is recognised
     worker         who holds it, for people; set only while running
-    check_at       when the rescuer looks next; for a running task, when its lease ends
-    looks          looks since it was queued, for growing pauses
+    check_at       when the rescuer looks next: for a running task, when its lease ends; for a
+                   queued one its deadline
+    looks          looks since it was blocked or began to wait, publishes since it was queued:
+                   for growing pauses
+    lane           queue and priority, while its message should be in there
     run_after      a retry waits until then; gone once it is published
     deadline       past it the task is cancelled, or null
     cancel         true once somebody asked a running task to stop
@@ -74,7 +77,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from orchestrator.clock import Clock
+from orchestrator.clock import JUMP_S, Clock
 from orchestrator.errors import (
     IdempotencyKeyReused,
     InvalidPayload,
@@ -364,6 +367,16 @@ def _recorded(event: Document, counts: Document | None = None) -> Document:
     }
 
 
+def lane_of(queue: str, priority: Priority) -> str:
+    """Where a queued task's message is."""
+    return f"{queue}/{priority.value}"
+
+
+def _until(deadline: dt.datetime | None) -> Document:
+    """When the rescuer must look at a queued task, whatever becomes of its message."""
+    return {} if deadline is None else {"check_at": deadline}
+
+
 def open_database(settings: Settings) -> Database[Document]:
     """The database, with the write concern that acceptance rests on.
 
@@ -453,6 +466,8 @@ class TaskStore:
         ensure_index(self._tasks, "head", "key", unique=True, where={"head": True})
         ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
         ensure_index(self._tasks, "retries", "run_after")
+        # Holds what is queued only: an entry comes with a publish and goes with the claim.
+        ensure_index(self._tasks, "lanes", "lane published_at", where={"lane": {"$gt": ""}})
         # Lists, a page at a time; that of all tasks goes by the id alone.
         for first in ("state", "type", "agent", "session_id", "dead"):
             ensure_index(self._tasks, f"list_{first}", f"{first} _id")
@@ -511,7 +526,6 @@ class TaskStore:
             "fingerprint": request.fingerprint(),
             "state": State.QUEUED.value,
             "fence": 0,
-            "check_at": self._first_look(now),
             "created_at": now,
             "queued_at": now,
             "published_at": now,
@@ -538,7 +552,12 @@ class TaskStore:
             document["twin"] = request.twin
         if refused is not None:
             document |= self._final(State.FAILED, error=refused)
-            del document["check_at"]
+        elif request.ordering_key is not None:
+            document["check_at"] = self._first_look(now)
+        else:
+            document["lane"] = lane_of(queue, request.priority)
+            if "deadline" in document:
+                document["check_at"] = document["deadline"]
         try:
             with store_errors():
                 return self._insert(document, request)
@@ -803,11 +822,10 @@ class TaskStore:
             "state": State.QUEUED.value,
             "queued_at": now,
             "run_after": due,
-            "check_at": due,
             "looks": 0,
             # Nothing is published before the pause is over: an epoch that is always older.
             "epoch": -1,
-        }
+        } | _until(claim.task.deadline)
         return self._end_attempt(
             claim,
             fields,
@@ -873,7 +891,7 @@ class TaskStore:
                 return None
             task = Task.from_document(lowest[0])
             now = self._clock.now()
-            fields = self._ready(now, epoch) | {"head": True}
+            fields = self._ready(task, now, epoch) | {"head": True}
             event = {"at": now, "event": "promoted"}
             try:
                 if not self._transition(task.id, task.fence, fields, event=event):
@@ -885,7 +903,7 @@ class TaskStore:
     def resume(self, task: Task, epoch: int) -> Task | None:
         """Put a waiting task, as it was read, back into its queue; None when it has moved on."""
         now = self._clock.now()
-        return self._move(task, self._ready(now, epoch), {"at": now, "event": "resumed"})
+        return self._move(task, self._ready(task, now, epoch), {"at": now, "event": "resumed"})
 
     def take_back(self, task: Task, epoch: int) -> Task | None:
         """Take a running task from a worker whose lease ended; None when it moved or was renewed.
@@ -899,7 +917,7 @@ class TaskStore:
             fields = self._final(State.FAILED, error=error)
             event = {"at": now, "event": "failed", "worker": task.worker} | error
         else:
-            fields = self._ready(now, epoch)
+            fields = self._ready(task, now, epoch)
             event = {"at": now, "event": "taken_back", "worker": task.worker}
         # The lease that was read: a worker that renewed it meanwhile keeps the task.
         return self._move(task, fields, event, count=count, lease=task.check_at)
@@ -924,7 +942,7 @@ class TaskStore:
         gone = ("result", "error", "started_at", "finished_at", "expire_at", "dead", "token")
         while True:
             if task.key is None:
-                fields |= self._ready(now, epoch)
+                fields |= self._ready(replace(task, **fields), now, epoch)
             else:
                 last = self.last_seq(task.key)
                 fields |= {
@@ -1032,40 +1050,85 @@ class TaskStore:
         # The range is for SecantusDB 0.6, which uses no partial index for equalities alone.
         return {"key": key, "state": State.BLOCKED.value, "seq": {"$gt": 0}}
 
-    def queued_before(self, epoch: int) -> Iterator[Task]:
-        """Queued tasks last published under an older epoch, and not waiting for a retry."""
+    def any_published(self) -> bool:
+        """Whether any task's message should be in a queue."""
         with store_errors():
-            found = self._tasks.find(
-                {"state": State.QUEUED.value}, {"timeline": 0, "payload": 0}, batch_size=1000
-            )
-            for document in found:
-                if 0 <= document["epoch"] < epoch:
-                    yield Task.from_document({"payload": {}} | document)
+            return self._tasks.find_one({"lane": {"$gt": ""}}, {"_id": 1}) is not None
 
-    def published(self, tasks: list[Task], epoch: int) -> None:
-        """Record in one write that queued tasks were published anew under an epoch.
+    def published_before(
+        self, queue: str, priority: Priority, time: dt.datetime, limit: int
+    ) -> list[Task]:
+        """Tasks that are still queued though they were last published before a time."""
+        return self._found({"lane": lane_of(queue, priority), "published_at": {"$lt": time}}, limit)
 
-        Names no fence: what was claimed meanwhile only has its lease renewed, and a final
-        task's `check_at` is never looked at.
+    def published_after(
+        self, queue: str, priority: Priority, time: dt.datetime, limit: int
+    ) -> list[Task]:
+        """Queued tasks that were last published after a time."""
+        return self._found({"lane": lane_of(queue, priority), "published_at": {"$gt": time}}, limit)
+
+    def published_again(self, tasks: list[Task], now: dt.datetime, epoch: int) -> None:
+        """Record in one write that queued tasks were published anew.
+
+        Names no fence: of what was claimed meanwhile nobody looks at these fields any more.
         """
-        now = self._clock.now()
         with store_errors():
             self._tasks.update_many(
                 {"_id": {"$in": [task.id for task in tasks]}},
-                {"$set": {"published_at": now, "epoch": epoch, "check_at": self._lease_end(now)}},
+                {"$set": {"published_at": now, "epoch": epoch}, "$inc": {"looks": 1}},
             )
 
-    def look_again(self, *tasks: Task, also: Document | None = None) -> None:
-        """Put off the rescuer's next look at tasks, with growing pauses, in one round trip.
+    def retries_published(self, tasks: list[Task], now: dt.datetime, epoch: int) -> None:
+        """Record in one round trip that tasks whose pause is over were published."""
+        published = [
+            UpdateOne(
+                {"_id": task.id, "fence": task.fence},
+                {
+                    "$set": {
+                        "published_at": now,
+                        "epoch": epoch,
+                        "lane": lane_of(task.queue, task.priority),
+                    },
+                    "$inc": {"looks": 1},
+                    "$unset": {"run_after": ""},
+                },
+            )
+            for task in tasks
+        ]
+        with store_errors():
+            self._tasks.bulk_write(published, ordered=False)
 
-        With `also`, what a publish of them is recorded by.
+    def recall_the_future(self, limit: int) -> int:
+        """Bring back what is due later than it can be: it was written before the database's
+        clock went back. Returns how many.
+
+        Leases end one lease from now: a worker that is alive renews them.
         """
-        gone = {"$unset": {"run_after": ""}} if also else {}
+        now = self._clock.now()
+        lease_end = self._lease_end(now)
+        beyond = max(lease_end, self._first_look(now)) + dt.timedelta(seconds=JUMP_S)
+        recalled = 0
+        with store_errors():
+            for state in (State.RUNNING, State.BLOCKED, State.WAITING):
+                recalled += self._tasks.update_many(
+                    {"state": state.value, "check_at": {"$gt": beyond}},
+                    {"$set": {"check_at": lease_end}},
+                ).modified_count
+        longest = now + dt.timedelta(seconds=self._settings.retry_max_s + JUMP_S)
+        for task in self._found({"run_after": {"$gt": longest}}, limit):
+            if task.queued_at is not None and task.queued_at > now + dt.timedelta(seconds=JUMP_S):
+                with store_errors():
+                    recalled += self._tasks.update_one(
+                        {"_id": task.id, "fence": task.fence}, {"$set": {"run_after": now}}
+                    ).modified_count
+        return recalled
+
+    def look_again(self, *tasks: Task) -> None:
+        """Put off the rescuer's next look at tasks, with growing pauses, in one round trip."""
         looked = [
             UpdateOne(
                 {"_id": task.id, "fence": task.fence},
-                {"$set": {"check_at": self._next_look(task)} | (also or {}), "$inc": {"looks": 1}}
-                | gone,
+                {"$set": {"check_at": self._next_look(task)}, "$inc": {"looks": 1}},
             )
             for task in tasks
         ]
@@ -1074,13 +1137,9 @@ class TaskStore:
                 self._tasks.bulk_write(looked, ordered=False)
 
     def _next_look(self, task: Task) -> dt.datetime:
-        # A blocked or waiting one is mended within seconds however long it has waited.
-        longest_s = (
-            self._settings.republish_max_s
-            if task.state is State.QUEUED
-            else self._settings.lease_s / 2
-        )
         now = self._clock.now()
+        # It is mended within seconds however long it has waited.
+        longest_s = self._settings.lease_s / 2
         pause_s = min(self._settings.republish_after_s * 2.0 ** min(task.looks, 20), longest_s)
         due = now + dt.timedelta(seconds=pause_s)
         return due if task.deadline is None else min(due, max(task.deadline, now))
@@ -1140,8 +1199,11 @@ class TaskStore:
             unset["worker"] = ""
         if "run_after" not in fields:
             unset["run_after"] = ""
+        for name in ("check_at", "lane"):
+            if name not in fields:
+                unset[name] = ""
         if State(fields["state"]).final:
-            unset |= {"head": "", "check_at": ""}
+            unset["head"] = ""
         if unset:
             update["$unset"] = unset
         if self._tasks.update_one(query, update).matched_count == 1:
@@ -1157,15 +1219,16 @@ class TaskStore:
             and stored["state"] == fields["state"]
         )
 
-    def _ready(self, now: dt.datetime, epoch: int) -> Document:
+    @staticmethod
+    def _ready(task: Task, now: dt.datetime, epoch: int) -> Document:
         return {
             "state": State.QUEUED.value,
             "queued_at": now,
             "published_at": now,
             "epoch": epoch,
-            "check_at": self._first_look(now),
+            "lane": lane_of(task.queue, task.priority),
             "looks": 0,
-        }
+        } | _until(task.deadline)
 
     def _final(
         self, state: State, *, result: Any = None, error: Document | None = None
@@ -1183,6 +1246,7 @@ class TaskStore:
         if "state" in known:
             known["state"] = State(known["state"])
             known["fence"] = task.fence + 1
+            known.setdefault("check_at", None)
         for name, by in (count or {}).items():
             known[name] = getattr(task, name) + by
         return replace(task, **known, events=task.events + 1, timeline=(*task.timeline, event))

@@ -63,7 +63,7 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.logs import log
-from orchestrator.registry import Heartbeat, lane
+from orchestrator.registry import Heartbeat
 from orchestrator.settings import Settings, current, is_loopback
 from orchestrator.slots import Attempt, Slots
 from orchestrator.tasks import UNFIT, Claim, Document, Request, Task, new_token
@@ -75,6 +75,8 @@ STALE_CONTEXT_TRIES = 20
 MEAN_OVER_S = 60.0
 # Events wait for others, to leave in one message; nobody looks at Flower more often.
 EVENTS_PAUSE_S = 0.1
+# Between two tries to reach Redis.
+RECONNECT_S = 1.0
 # Heartbeats that the consumer may miss before its worker counts as wedged.
 CONSUMER_PATIENCE = 5
 # Between two looks at time limits and at requests to stop.
@@ -177,7 +179,6 @@ class Runtime:
         self._holds = Slots()
         self._outcomes: Counter[str] = Counter()
         self._run_times: deque[tuple[float, float]] = deque(maxlen=1000)
-        self._passed: dict[str, float] = {}
         self._stop = stop
         self._leave_by = float("inf")
         self._leaving = threading.Event()  # no new task; what is held is finished
@@ -265,7 +266,6 @@ class Runtime:
                 done=self._outcomes["completed"],
                 failed=self._outcomes["failed"],
                 mean_run_s=sum(recent) / len(recent) if recent else 0.0,
-                passed=dict(self._passed),
                 trouble=self._trouble(now),
                 started_at=self._started_at,
                 version=installed_version(),
@@ -358,7 +358,7 @@ class Runtime:
         task_type: TaskType,
         task_id: str,
         fence: int,
-        published_at: float,
+        *,
         alone: bool,
     ) -> None:
         """Run the task that a message names, if it is still as the message says.
@@ -387,7 +387,6 @@ class Runtime:
                 log.debug("task.not_claimed", task_id=task_id, fence=fence)
                 return
             self._holds.claimed(held, claim)
-            self._note_passed(claim.task, published_at)
             logs.about(**_whose(claim.task))
             outcome = self._attempt(agent, task_type, claim, held)
         except StaleAttempt:
@@ -428,11 +427,6 @@ class Runtime:
             return "stale"
         except StoreUnavailable:
             return "left"
-
-    def _note_passed(self, task: Task, published_at: float) -> None:
-        passed = lane(task.queue, task.priority)
-        with self._lock:
-            self._passed[passed] = max(published_at, self._passed.get(passed, 0.0))
 
     def _attempt(self, agent: Agent, task_type: TaskType, claim: Claim, held: Attempt) -> str:
         """Run the handler and store what came of it; returns the outcome in a word."""
@@ -710,9 +704,27 @@ class Worker(CeleryWorker):
 
 
 class Consumer(CeleryConsumer):
-    """Celery's consumer, with ten messages of events a second at most, not three per task."""
+    """Celery's consumer, with ten messages of events a second at most, not three per task, and
+    back within a second of its broker: Celery's pauses grow to half a minute."""
 
     _flush_at = 0.0
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; a request to stop ends it."""
+
+        def failed(error: Exception, pause_s: float) -> None:
+            name = type(error).__name__
+            log.warning("worker.broker_unreachable", error=name, pause_s=pause_s)
+
+        conn = conn.ensure_connection(
+            failed,
+            interval_start=RECONNECT_S,
+            interval_step=0,
+            interval_max=RECONNECT_S,
+            callback=celery_state.maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        return conn
 
     def on_send_event_buffered(self) -> None:
         """Called in the threads of tasks, too."""
@@ -794,7 +806,7 @@ def _celery_task(app: AgentApp, agent: Agent, task_type: TaskType) -> Callable[.
     def run(task_id: str, fence: int, published_at: float = 0.0, alone: bool = False) -> None:
         if app.runtime is None:
             raise AttemptFailed("no_runtime")
-        app.runtime.execute(agent, task_type, task_id, fence, published_at, alone)
+        app.runtime.execute(agent, task_type, task_id, fence, alone=alone)
 
     run.__doc__ = task_type.handler.__doc__
     return run

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel
 
+from orchestrator import rescue
 from orchestrator.declarations import Agent
-from orchestrator.registry import Heartbeat
 from orchestrator.rescue import Counts
-from orchestrator.tasks import Priority, Request, State
+from orchestrator.tasks import Priority, Request, State, Task
 
 
 class Payload(BaseModel):
@@ -150,35 +150,87 @@ def test_a_backlog_does_not_grow_itself(engine, rescuer, advance):
     assert depth(engine) == 30
 
 
+def test_a_backlog_of_thousands_costs_no_write_and_no_task_anything(engine, rescuer, advance):
+    """Of 100,000 it is the same: what is looked at is the oldest message, by an index."""
+    task = engine.database["tasks"].find_one({"_id": submit(engine).id})
+    copies = [task | {"_id": f"{n:05}", "idempotency": f"{n:05}"} for n in range(5000)]
+    engine.database["tasks"].insert_many(copies)
+    engine.publisher.publish_bulk([Task.from_document(copy) for copy in copies])
+    before = list(engine.database["tasks"].find().sort("_id", 1))
+    for _ in range(20):
+        advance(engine.settings.republish_max_s)
+        assert not rescuer.run_once().any
+    assert depth(engine) == 5001
+    assert list(engine.database["tasks"].find().sort("_id", 1)) == before
+
+
 def test_a_message_that_the_queue_has_moved_past_is_published_again(engine, rescuer, advance):
-    lost, *others = [submit(engine) for _ in range(5)]
+    lost = submit(engine)
     engine.redis.rpop(f"{engine.settings.queue('probe')}:6")
     advance(10)
-    late = engine.clock.now().timestamp()
-    lane = f"{engine.settings.queue('probe')}:6"
-    engine.registry.beat(
-        Heartbeat(worker="w", node="n", agents={"probe_agent": 1}, passed={lane: late - 20})
-    )
+    others = [submit(engine) for _ in range(4)]
+    assert rescuer.run_once().published == 1
+    assert engine.store.get(lost.id).looks == 1
+    assert [engine.store.get(other.id).looks for other in others] == [0] * 4
+    assert depth(engine) == 5
+
+
+def test_what_a_worker_has_just_taken_is_not_missed(engine, rescuer, advance):
+    submit(engine)
+    advance(engine.settings.republish_after_s - 1)
+    engine.redis.rpop(f"{engine.settings.queue('probe')}:6")
     assert rescuer.run_once().published == 0
-    advance(600)
-    engine.registry.beat(
-        Heartbeat(worker="w", node="n", agents={"probe_agent": 1}, passed={lane: late})
-    )
-    assert rescuer.run_once().published == 5
-    assert len(others) == 4
-    assert engine.store.get(lost.id).state is State.QUEUED
 
 
-def test_looks_at_a_queued_task_come_with_growing_pauses(engine, rescuer, advance):
-    task = submit(engine)
-    looks = []
+def test_a_tail_of_messages_that_redis_lost_is_published_in_its_turn(engine, rescuer, advance):
+    """Killed between two syncs of its log: the epoch is there, the newest messages are not."""
+    kept = [submit(engine) for _ in range(3)]
+    advance(2)
+    tail = [submit(engine) for _ in range(20)]
+    for _ in tail:
+        engine.redis.lpop(f"{engine.settings.queue('probe')}:6")
+    advance(10)
+    assert rescuer.run_once().published == 0, "those before them are still waiting"
+    for task in kept:
+        engine.redis.rpop(f"{engine.settings.queue('probe')}:6")
+        claim(engine, task)
+    advance(engine.settings.lease_s - 2)
+    counts = rescuer.run_once()
+    assert (counts.published, counts.republished) == (20, 0)
+    assert depth(engine) == 20
+
+
+def test_redis_may_lose_its_memory_while_what_it_lost_is_published(
+    engine, rescuer, advance, monkeypatch
+):
+    for _ in range(8):
+        submit(engine)
+    forget(engine)
+    monkeypatch.setattr(rescue, "MOST", 5)
+    assert rescuer.run_once().republished == 5
+    forget(engine)
+    advance(1)
+    assert [rescuer.run_once().republished for _ in range(3)] == [5, 3, 0]
+    assert depth(engine) == 8
+
+
+def forget(engine) -> None:
+    """As FLUSHALL does, in this desk's part of Redis."""
+    drop_messages(engine)
+    engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
+
+
+def test_a_message_that_is_lost_again_and_again_is_published_with_growing_pauses(
+    engine, rescuer, advance
+):
+    submit(engine)
+    published = []
     for second in range(100):
         advance(1)
-        before = engine.store.get(task.id).looks
-        rescuer.run_once()
-        if engine.store.get(task.id).looks > before:
-            looks.append(second)
-    pauses = [later - earlier for earlier, later in pairwise(looks)]
+        if rescuer.run_once().published:
+            published.append(second)
+        drop_messages(engine)
+    pauses = [later - earlier for earlier, later in pairwise(published)]
     assert pauses == sorted(pauses)
     assert pauses[-1] >= 2 * pauses[0]
 
@@ -248,11 +300,109 @@ def test_after_redis_lost_its_memory_everything_queued_is_published_under_a_new_
     assert {engine.store.get(task.id).epoch for task in tasks} == {before + 1}
 
 
-def test_what_was_left_of_a_bulk_is_published_by_the_next_pass(engine, rescuer):
+def test_one_pass_over_a_great_loss_is_bounded_and_the_next_goes_on(engine, rescuer, monkeypatch):
     for _ in range(5):
         submit(engine)
+    forget(engine)
+    monkeypatch.setattr(rescue, "MOST", 2)
+    monkeypatch.setattr(rescue, "BULK", 1)
+    passes = [rescuer.run_once().republished, rescuer.run_once().republished]
+    rescuer.release()
+    assert [*passes, engine.rescuer("next", eager=True).tick().republished] == [2, 2, 1]
+    assert depth(engine) == 5
+
+
+def test_nothing_stays_in_the_future_when_the_clock_went_back(
+    engine, rescuer, advance, monkeypatch
+):
+    lost = submit(engine)
+    claim(engine, lost, "dead")
+    kept = submit(engine)
+    claim(engine, kept, "alive")
+    paused = submit(engine)
+    engine.store.retry(claim(engine, paused), {"code": "x"}, 5.0)
     drop_messages(engine)
-    engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
-    engine.database["epochs"].update_one({"_id": "redis"}, {"$inc": {"n": 1}})
-    engine.registry.set_epoch(engine.database["epochs"].find_one()["n"])
-    assert engine.rescuer("next", eager=True).run_once().republished == 5
+    unpublished = submit(engine)
+    drop_messages(engine)
+    parent, children = waiting_parent(engine, "probe")
+    engine.store.finish(claim(engine, children[0]), "done")
+    engine.clock.observe(engine.clock.now() - dt.timedelta(hours=5))
+    monkeypatch.setattr(engine.store, "read_clock", lambda: None)
+    for _ in range(int(3 * engine.settings.lease_s)):
+        advance(1)
+        engine.store.renew([(kept.id, engine.store.get(kept.id).fence)])
+        rescuer.tick()
+    assert engine.store.get(lost.id).state is State.QUEUED
+    assert engine.store.get(lost.id).crashes == 1
+    assert engine.store.get(kept.id).state is State.RUNNING
+    assert engine.store.get(parent.id).state is State.QUEUED
+    assert engine.store.get(paused.id).run_after is None
+    now = engine.clock.now()
+    for task in (lost, paused, unpublished, parent):
+        assert engine.store.get(task.id).published_at <= now
+    assert depth(engine) >= 4
+
+
+def test_a_pause_that_was_asked_for_is_kept_however_long(engine, rescuer, advance):
+    task = submit(engine)
+    engine.store.retry(claim(engine, task), {"code": "later"}, 7200.0, failed=False)
+    for _ in range(3):
+        advance(engine.settings.lease_s + 1)
+        rescuer.tick()
+    assert engine.store.get(task.id).run_after is not None
+
+
+@pytest.mark.parametrize("erased", [False, True], ids=["final", "erased"])
+def test_a_blocked_task_whose_predecessor_is_gone_is_promoted(engine, rescuer, advance, erased):
+    first, second = (submit(engine, ordering_key="k") for _ in range(2))
+    if erased:
+        engine.database["tasks"].delete_one({"_id": first.id})
+    else:
+        engine.store.finish(claim(engine, first), None)
+    assert engine.store.get(second.id).state is State.BLOCKED
+    advance(engine.settings.republish_after_s + 1)
+    assert rescuer.run_once().promoted == 1
+    assert engine.store.get(second.id).state is State.QUEUED
+
+
+def test_a_deadline_of_a_queued_task_is_kept_though_its_message_waits(engine, rescuer, advance):
+    late = submit(engine, deadline_s=20)
+    paused = submit(engine, deadline_s=20)
+    engine.store.retry(claim(engine, paused), {"code": "x"}, 60.0)
+    advance(19)
+    assert rescuer.run_once().expired == 0
+    advance(2)
+    assert rescuer.run_once().expired == 2
+    assert {engine.store.get(task.id).state for task in (late, paused)} == {State.CANCELLED}
+
+
+def test_the_key_of_a_cancelled_task_is_kept_until_its_lease_has_ended(engine, rescuer, advance):
+    first, second = (submit(engine, ordering_key="k") for _ in range(2))
+    claim(engine, first, "dead")
+    engine.coordinator.cancel(first.id)
+    rescuer.run_once()
+    assert engine.store.get(second.id).state is State.BLOCKED
+    advance(engine.settings.lease_s + 1)
+    rescuer.run_once()
+    assert engine.store.get(first.id).state is State.CANCELLED
+    assert engine.store.get(second.id).state is State.QUEUED
+
+
+def test_a_poison_task_gives_its_key_to_the_next(engine, rescuer, advance):
+    first, second = (submit(engine, ordering_key="k") for _ in range(2))
+    for crash in range(engine.settings.max_crashes + 1):
+        assert engine.store.get(second.id).state is State.BLOCKED
+        assert engine.store.get(first.id).suspect == (crash >= 2)
+        claim(engine, first, f"victim {crash}")
+        advance(engine.settings.lease_s + 1)
+        rescuer.run_once()
+    assert engine.store.get(first.id).error["code"] == "worker_lost"
+    assert engine.store.get(second.id).state is State.QUEUED
+
+
+def test_a_retry_keeps_its_key(engine, rescuer, advance):
+    first, second = (submit(engine, ordering_key="k") for _ in range(2))
+    engine.store.retry(claim(engine, first), {"code": "x"}, 30.0)
+    advance(20)
+    rescuer.run_once()
+    assert engine.store.get(second.id).state is State.BLOCKED

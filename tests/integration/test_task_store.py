@@ -333,6 +333,9 @@ SHAPES = {
     "retries": {"run_after": {"$lt": NOW + dt.timedelta(seconds=20)}},
     "due": {"state": "queued", "check_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
     "of a state": {"state": "queued"},
+    "lost of a lane": {"lane": "q/low", "published_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
+    "ahead of a lane": {"lane": "q/low", "published_at": {"$gt": NOW + dt.timedelta(seconds=20)}},
+    "any lane": {"lane": {"$gt": ""}},
 }  # fmt: skip
 
 
@@ -348,6 +351,9 @@ def test_a_query_answers_with_its_index_as_without(engine, shape):
             "idempotency": f"i{n:02}",
             "check_at": NOW + dt.timedelta(seconds=n),
         }
+        if state == "queued":
+            document |= {"lane": f"q/{['low', 'high'][n % 3 == 0]}"}
+            document |= {"published_at": NOW + dt.timedelta(seconds=n)}
         if n % 2:
             document |= {"key": f"k{n % 3}", "seq": n}
         if n % 5 == 0:

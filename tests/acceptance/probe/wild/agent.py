@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 from orchestrator import Agent, TaskContext
 from probe.holding.agent import Hold, wait_at_the_gate, write
@@ -18,6 +19,16 @@ def patient_hold(context: TaskContext, payload: Hold) -> dict[str, object]:
     wait_at_the_gate(context, payload)
     write(payload, f"ended {payload.note}")
     return {"note": payload.note}
+
+
+@agent.handles("hold_blindly")
+def hold_blindly(context: TaskContext, payload: Hold) -> dict[str, object]:
+    """Wait at the gate without asking MongoDB anything."""
+    write(payload, f"began {payload.note}")
+    while not Path(payload.gate).exists():
+        time.sleep(0.02)
+    write(payload, f"ended {payload.note}")
+    return {"note": payload.note, "attempts": context.task.attempts}
 
 
 @agent.handles("never_return", soft_limit_s=1, hard_limit_s=4)
