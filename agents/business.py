@@ -4,6 +4,7 @@ Keeps secret where its details are: `business.yaml`, beside this file, or the fi
 setting `business_file` names. It is checked as a whole when it is read.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,8 +15,23 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from orchestrator.declarations import Resource
+from orchestrator.engine import Engine
+from orchestrator.errors import BadSettings
+from orchestrator.tasks import store_errors
+
 SHIPPED_BUSINESS: Final = Path(__file__).with_name("business.yaml")
 MAX_LOGO_BYTES: Final = 1024 * 1024
+
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+JPEG: Final = b"\xff\xd8\xff"
+
+# One document, `_id` "business"; `logo` is the id of a file.
+RESOURCE: Final = Resource(
+    name="business",
+    collection="business",
+    fields=("name", "legal_name", "phone", "email", "website", "colour", "logo"),
+)
 
 Line = Annotated[str, Field(min_length=1, max_length=80)]
 Paragraph = Annotated[str, Field(min_length=1, max_length=500)]
@@ -59,7 +75,7 @@ class Business(BaseModel):
     @field_validator("logo")
     @classmethod
     def _an_image(cls, content: bytes | None) -> bytes | None:
-        if content is not None and not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        if content is not None and not content.startswith((PNG, JPEG)):
             raise ValueError("must be a PNG or JPEG file")
         return content
 
@@ -83,6 +99,29 @@ def load_business(path: Path | None = None) -> Business:
         OSError: the file cannot be read.
     """
     return _read(path or SHIPPED_BUSINESS)
+
+
+def publish_business(engine: Engine) -> None:
+    """Let the front door's page know whom it speaks for.
+
+    Raises:
+        BadSettings: the file cannot be used; with everything that is wrong in it.
+        StoreUnavailable: MongoDB does not answer.
+    """
+    try:
+        business = load_business(engine.settings.business_file)
+    except (BusinessInvalid, OSError) as error:
+        raise BadSettings(f"BUSINESS_FILE: {error}") from error
+    logo = None
+    if business.logo is not None:
+        logo = f"logo.{hashlib.sha256(business.logo).hexdigest()[:32]}"
+        kind = "png" if business.logo.startswith(PNG) else "jpeg"
+        engine.files.keep(logo, business.logo, content_type=f"image/{kind}", name=f"logo.{kind}")
+    shown = business.model_dump(include=set(RESOURCE.fields) - {"logo"}) | {"logo": logo}
+    with store_errors():
+        engine.database[RESOURCE.collection].update_one(
+            {"_id": RESOURCE.name}, {"$set": shown}, upsert=True
+        )
 
 
 @lru_cache(maxsize=4)

@@ -21,6 +21,7 @@ from api import (
     errors,
     events,
     operations,
+    page,
     quotes,
     tasks,
     whatsapp,
@@ -76,6 +77,7 @@ def create_app(engine: Engine) -> APIFlask:
         dead_letters.routes,
         operations.routes,
         events.routes,
+        page.routes,
     ):
         app.register_blueprint(routes(engine, access))
     app.register_blueprint(whatsapp.routes(engine))

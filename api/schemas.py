@@ -354,6 +354,17 @@ class Quotes(BaseModel):
     next_page_token: NextPageToken = None
 
 
+class Business(BaseModel):
+    """Whom the customers deal with."""
+
+    name: str
+    legal_name: str
+    phone: str
+    email: str
+    website: str | None
+    colour: str
+
+
 class ChatReply(BaseModel):
     """The reply to a message, under the names of both dialects.
 

@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         description="Chat clients' keys, 'name:key' separated by commas. Without any, chat is open "
         "on loopback only.",
     )
+    page_client: str | None = Field(
+        None,
+        pattern=r"^[\w.-]{1,60}$",
+        description="Name of the client in CLIENT_KEYS as which the chat page at / speaks. Its key "
+        "stands in the page: whoever opens it has it.",
+    )
     cors_origins: str = Field(
         "",
         description="Origins, separated by commas, whose pages may call the front door.",
@@ -431,6 +437,12 @@ class Settings(BaseSettings):
         pairs = (self.client_keys.get_secret_value() if self.client_keys else "").split(",")
         split = (pair.strip().partition(":") for pair in pairs if pair.strip())
         return {key: name for name, _, key in split}
+
+    @property
+    def page_key(self) -> str | None:
+        """The key that the chat page sends; None where it needs none, or has none."""
+        keys = (key for key, name in self.clients.items() if name == self.page_client)
+        return next(keys, None)
 
     @property
     def origins(self) -> list[str]:

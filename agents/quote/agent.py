@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from agents.business import load_business
+from agents.business import RESOURCE as BUSINESS
+from agents.business import load_business, publish_business
 from agents.catalogue import Language
 from agents.product_answers import answer_product_question
 from agents.quote.pdf import quote_pdf
@@ -14,6 +15,14 @@ from agents.quote.wording import describe_item, name_products, quote_document
 from agents.quotes import RESOURCE, NewQuote, QuoteAction, QuoteClosed, QuoteNotFound
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
+from orchestrator.engine import Engine
+
+
+def open_shop(engine: Engine) -> None:
+    """Stores, and whose shop it is."""
+    prepare(engine)
+    publish_business(engine)
+
 
 agent = Agent(
     role="quote",
@@ -26,8 +35,8 @@ agent = Agent(
         "specification_parsing",
     ],
     slots=5,
-    setup=prepare,
-    resources=[RESOURCE],
+    setup=open_shop,
+    resources=[RESOURCE, BUSINESS],
 )
 
 # A number, or a string of its digits: JSON's own numbers pass through floats on their way,
