@@ -16,6 +16,7 @@ from api.inputs import idempotency_key
 from api.promptness import prompt
 from api.schemas import ChatMessage, ChatReply, Turn, Waiting
 from orchestrator import logs
+from orchestrator.context import ordering_key
 from orchestrator.engine import Engine
 from orchestrator.errors import NoCapableAgent, StoreUnavailable
 from orchestrator.tasks import Request, State, Task, digest
@@ -26,6 +27,10 @@ SPANISH, ENGLISH = "es", "en"
 PATIENCE = {
     SPANISH: "Recibí tu mensaje. Necesito un momento más y te respondo enseguida.",
     ENGLISH: "I have your message. I need a moment more and will answer right away.",
+}
+A_PERSON = {
+    SPANISH: "Te responde una persona por este mismo medio.",
+    ENGLISH: "A person will answer you here.",
 }
 APOLOGY = {
     SPANISH: "Disculpá, no pude responder a tu mensaje. ¿Me lo enviás de nuevo?",
@@ -152,7 +157,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
                 payload=payload | {"session_id": session.id},
                 caller=caller.name,
                 idempotency_key=key,
-                ordering_key=f"session:{session.id}",
+                ordering_key=ordering_key(session.id),
                 seq_after=session.seq,
                 twin=None if key else digest(json.dumps([session.id, session.seq, turn.message])),
                 sent=asked.sent,
@@ -183,6 +188,10 @@ def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
     confidence, quote = result.get("confidence"), result.get("quote")
     if quote is not None:
         quote = quote | {"pdf": pdf_path(quote["id"])}
+    owner = result.get("owner", "bot")
+    language = result.get("language")
+    silent = owner == "human" and not result["text"]
+    notice = A_PERSON.get(language or SPANISH, A_PERSON[ENGLISH]) if silent else None
     return {
         "response": result["text"],
         "mensaje": result["text"],
@@ -199,6 +208,10 @@ def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
         "quote": quote,
         "cotizacion": quote,
         "answered_by": result.get("answered_by"),
+        "owner": owner,
+        "notice": notice,
+        "aviso": notice,
+        "turn_id": result.get("turn_id", task.id),
         "timestamp": task.finished_at or dt.datetime.now(dt.UTC),
         "task_id": task.id,
     }

@@ -369,7 +369,10 @@ class ChatReply(BaseModel):
     """The reply to a message, under the names of both dialects.
 
     With status 202 the reply is still to come: the text asks for patience, `task_id` says
-    which task to read, and what only a reply has is null or empty.
+    which task to read, and what only a reply has is null or empty. Messages that came close
+    together have one reply: `turn_id` is then the same in the answers to all of them. While a
+    person has the conversation (`owner` is `human`) the text is empty, `notice` says so, and
+    what the person writes comes as a message of the session.
     """
 
     response: str
@@ -389,6 +392,10 @@ class ChatReply(BaseModel):
     answered_by: Literal["built_in", "language_model"] | None = Field(
         description="Whether a language model was of use for this reply."
     )
+    owner: Literal["bot", "human"] = Field(description="Who answers in this conversation now.")
+    notice: str | None = Field(description="Set while a person answers: not a reply to be shown.")
+    aviso: str | None
+    turn_id: str = Field(description="The turn that this reply is of; show each turn once.")
     timestamp: dt.datetime
     task_id: str
 

@@ -23,6 +23,7 @@ from api.chat import TASK_TYPE, MessageRequest
 from api.errors import ChatUnstaffed, Forbidden, Malformed
 from api.promptness import prompt
 from orchestrator import logs
+from orchestrator.context import ordering_key
 from orchestrator.engine import Engine
 from orchestrator.errors import (
     Invalid,
@@ -259,7 +260,7 @@ def _accept(engine: Engine, message: Message) -> None:
             wanted(
                 task_type,
                 known | {"phone": phone, "session_id": session.id},
-                ordering_key=f"session:{session.id}",
+                ordering_key=ordering_key(session.id),
                 seq_after=session.seq,
             )
         )

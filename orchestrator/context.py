@@ -1,9 +1,15 @@
-"""Sessions: a conversation's turns and the state that agents share.
+"""Sessions: a conversation's messages, its turns, its owner, and the state that agents share.
 
-Keeps secret how a turn takes effect exactly once. Everything that a turn changes (context,
-reply, what it answers) is one document, and `commit` is one compare-and-set on its version:
-a second run of the same task finds itself committed; a run that read an older version, or
-whose session a person took over meanwhile, changes nothing.
+Keeps secret how a turn takes effect exactly once and how what was said becomes numbered
+messages. All that a turn changes (context, reply, what it answers) is one document, and every
+change of it is one compare-and-set on its version (`_advance`): a second run of a task finds
+itself committed; a run that read an older version, or whose session a person took over
+meanwhile, changes nothing.
+
+A turn answers a set of messages: that of its task and, with `on_busy` "coalesce", those that
+wait behind it. `begin` freezes the set in the session, for this run and every later one of the
+task, under a mark of (task, fence): a run that was given up for dead finds another mark and can
+neither freeze nor commit. The tasks of the others finish with the reply that covered them.
 
 Collection `sessions`, one document per conversation:
 
@@ -12,36 +18,90 @@ Collection `sessions`, one document per conversation:
     channel         "web", "whatsapp", ...
     phone           the customer's, or null
     open_phone      caller and phone while open and trusted: unique, so that a phone has one
+    status          "open" | "closed": a closed one is opened again by its id only
     owner           "bot" | "human": who answers
-    version         rises with each commit and each change of owner
+    taken_by        the person who has it, or null
+    waiting_since   since when the customer waits for a person, or null
+    on_busy         "coalesce" | "enqueue" | "reject", or null: as the settings say
+    version         rises with each change of the context, of the owner and of what was said
     context         {shared: {...}, agents: {agent id: {...}}}
-    seq             number of the last task that a reply covered (`covered_through`)
-    fence           fence of the last commit
-    committed       {task_id, reply} of the last commit
+    seq             number of the last task that a reply covered
+    fence, mark     of the run that may commit: its task's fence, and "{task id}/{fence}"
+    turn            {task_id, covers: [task ids], through: seq} of the last turn that began
+    committed       {task_id, first, through, reply} of the last turn that ended
+    said            {source, role, at, task_id, text, facts}: our side's last message, until the
+                    next change has seen it among the messages; a reply's text is in `committed`
+    noted           {n, seq}: up to here everything is among the messages
     turns           [{task_id, seq, at, intent}], the newest 50
     outgoing        [{id, task_id, ...}] committed, and not in the outbox yet
-    unsent_at       time of the last commit with such entries; gone when they are in the outbox
+    unsent_at       time of the last change with such entries; gone when they are in the outbox
+    opened          rises with the time of creation, unique: what lists are read by
     created_at, updated_at
+
+Collection `messages`, one document per message, never changed:
+
+    _id             "{session id}:{n}"
+    session_id, n   numbered from 1 without gaps, customers' in the order of acceptance
+    source          unique: "{task id}" of a customer's, "{task id}.reply", "person.{id}"
+    role            "customer" | "assistant" | "person"
+    text, at
+    task_id         the task that brought a customer's message, or whose turn it answers, or null
+    facts           what front ends show beside a reply (intent, actions, quote), {by: person}, or
+                    {medium: what a customer sent that is not words}
+
+Messages are a projection of accepted tasks and of `said`, repeated whenever somebody reads them
+and before every change of the session, so that whoever dies leaves none out; the unique
+source lets none in twice. Collection `contexts`, the versions before the present one:
+{_id "{session id}:{version}", session_id, version, context, at, expire_at}.
 
 Written by `Sessions`; kept until a customer's data is erased.
 """
 
+import contextlib
 import datetime as dt
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+import bson
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from orchestrator.clock import Clock
-from orchestrator.errors import NotFound, StaleContext
+from orchestrator.errors import (
+    NotFound,
+    SessionClosed,
+    SessionNotTaken,
+    SessionTaken,
+    StaleAttempt,
+    StaleContext,
+    TaskError,
+)
 from orchestrator.outbox import Outgoing, documents
-from orchestrator.tasks import Task, ensure_index, store_errors
+from orchestrator.pages import Page, newest_first
+from orchestrator.settings import OnBusy, Settings
+from orchestrator.tasks import BY_ID, State, Task, TaskStore, ensure_index, new_id, store_errors
 
 Document = dict[str, Any]
+Role = Literal["customer", "assistant", "person"]
+BOT, HUMAN = "bot", "human"
+OPEN, CLOSED = "open", "closed"
 TURNS_KEPT = 50
+# Of one turn: more than a burst has, and no more text than one message may have.
+COVERED_MESSAGES = 50
+COVERED_CHARS = 10_000
+MAX_CONTEXT_BYTES = 64 * 1024
+# A person and a turn that meet in one session try again; more often, something is wrong.
+TRIES = 20
+_BY_OPENING = replace(BY_ID, field="opened")
+# What lists are filtered by with an index; the first that is given leads, the rest is compared.
+_LISTED_BY = ("caller", "owner", "status", "channel")
+
+
+def ordering_key(session_id: str) -> str:
+    """The ordering key of a session's messages: one at a time is answered, in order."""
+    return f"session:{session_id}"
 
 
 @dataclass(frozen=True)
@@ -52,12 +112,20 @@ class Session:
     caller: str
     channel: str
     phone: str | None
+    status: str
     owner: str
+    taken_by: str | None
+    waiting_since: dt.datetime | None
+    on_busy: OnBusy | None
     version: int
     context: Document
     seq: int
     fence: int
+    mark: str
+    turn: Document | None
     committed: Document | None
+    said: Document | None
+    noted: Document
     created_at: dt.datetime
     updated_at: dt.datetime
     outgoing: tuple[Document, ...] = ()
@@ -65,44 +133,112 @@ class Session:
     @classmethod
     def from_document(cls, document: Document) -> "Session":
         """Read what the collection holds."""
-        return cls(
-            id=document["_id"],
-            caller=document["caller"],
-            channel=document["channel"],
-            phone=document.get("phone"),
-            owner=document["owner"],
-            version=document["version"],
-            context=document["context"],
-            seq=document["seq"],
-            fence=document["fence"],
-            committed=document.get("committed"),
-            outgoing=tuple(document.get("outgoing", ())),
-            created_at=document["created_at"],
-            updated_at=document["updated_at"],
-        )
+        known: Document = {name: document.get(name) for name in _SESSION_FIELDS}
+        known["outgoing"] = tuple(known["outgoing"] or ())
+        return cls(id=document["_id"], **known)
 
     def of_agent(self, agent_id: str) -> Document:
         """What this agent keeps for itself in the session."""
         kept: Document = self.context["agents"].get(agent_id, {})
         return kept
 
-    def reply_to(self, task_id: str) -> Any | None:
-        """The reply, if this task's turn is committed already."""
-        if self.committed is None or self.committed["task_id"] != task_id:
+    def reply_to(self, task: Task) -> Any | None:
+        """The reply, if the last turn that ended covers this task."""
+        if self.committed is None:
             return None
-        return self.committed["reply"]
+        covered = self.committed["first"] <= (task.seq or 0) <= self.committed["through"]
+        return self.committed["reply"] if covered else None
+
+
+_SESSION_FIELDS = frozenset(Session.__dataclass_fields__) - {"id"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that was said in a session; numbered from 1, for good."""
+
+    session_id: str
+    n: int
+    role: Role
+    text: str
+    at: dt.datetime
+    task_id: str | None
+    facts: Document
+
+
+@dataclass(frozen=True)
+class Burst:
+    """What one run of a task answers, frozen: its message and those understood with it.
+
+    `messages` are the tasks whose messages it covers, the turn's own first; `through` is the
+    number of the last. `reply` is what was answered already, in an earlier run or by the turn
+    that covered this task.
+    """
+
+    session: Session
+    task: Task
+    messages: tuple[Task, ...] = ()
+    through: int = 0
+    reply: Any | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the customer said, a line for each message."""
+        return "\n".join(text for task in self.messages if (text := _text_of(task)))
+
+
+@dataclass(frozen=True)
+class Writer:
+    """An agent as a writer of contexts: its own namespace, and the shared keys it declared."""
+
+    agent_id: str
+    shares: frozenset[str]
+
+    def changes(self, own: Document | None, shared: Document | None) -> Document:
+        """The fields to set: `own` replaces the namespace, `shared` is merged key by key.
+
+        Raises:
+            TaskError: `context_not_yours`, it shares a key that it has not declared.
+        """
+        foreign = sorted(set(shared or {}) - self.shares)
+        if foreign:
+            raise TaskError(
+                "context_not_yours",
+                "An agent writes its own namespace and the shared keys that it declares.",
+                agent=self.agent_id,
+                keys=foreign,
+            )
+        fields = {} if own is None else {f"context.agents.{self.agent_id}": own}
+        return fields | {f"context.shared.{name}": value for name, value in (shared or {}).items()}
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What one compare-and-set does to a session, beside raising its version."""
+
+    fields: Document
+    said: Document | None = None
+    push: Document = field(default_factory=dict)
+    outgoing: Sequence[Document] = ()
+    unset: tuple[str, ...] = ()
 
 
 class Sessions:
-    """Open, read and commit sessions. Raises StoreUnavailable as the task store does."""
+    """Open, read and change sessions. Raises StoreUnavailable as the task store does."""
 
-    def __init__(self, database: Database[Document], clock: Clock) -> None:
+    def __init__(
+        self, database: Database[Document], clock: Clock, store: TaskStore, settings: Settings
+    ) -> None:
         self._sessions = database["sessions"]
+        self._messages = database["messages"]
+        self._contexts = database["contexts"]
         self._clock = clock
+        self._store = store
+        self._settings = settings
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
-        ensure_index(self._sessions, "commit", "_id version")
+        ensure_index(self._sessions, "commit", "_id version mark")
         ensure_index(
             self._sessions,
             "open_phone",
@@ -112,6 +248,16 @@ class Sessions:
         )
         ensure_index(self._sessions, "idle", "updated_at")
         ensure_index(self._sessions, "unsent", "unsent_at")
+        ensure_index(self._sessions, "waiting", "owner waiting_since")
+        for equal in _LISTED_BY:
+            ensure_index(self._sessions, f"list_{equal}", f"{equal} opened")
+        ensure_index(self._sessions, "list", "opened")
+        ensure_index(self._messages, "number", "session_id n")
+        ensure_index(self._messages, "source", "source", unique=True)
+        ensure_index(self._contexts, "session", "session_id")
+        ensure_index(self._contexts, "expiry", "expire_at", expireAfterSeconds=0)
+
+    # -- joining ---------------------------------------------------------------------
 
     def open(
         self, session_id: str | None, phone: str | None, *, caller: str, channel: str, trusted: bool
@@ -121,6 +267,7 @@ class Sessions:
         A trusted phone (a signed channel, a client's key, loopback) goes on in its open
         session whatever session id came. A known session id that comes with another phone, or
         from another caller, gets a new session: nobody reads another customer's conversation.
+        A closed session that is named is open again.
         """
         open_phone = f"{caller}|{phone}" if phone and trusted else None
         with store_errors():
@@ -131,26 +278,31 @@ class Sessions:
             if session_id is not None:
                 known = self._sessions.find_one({"_id": session_id})
                 if known is not None and _belongs(known, caller, phone):
-                    return self._with_phone(Session.from_document(known), phone, open_phone)
+                    return self._joined(Session.from_document(known), phone, open_phone)
                 if known is not None:
                     session_id = None
             return self._create(session_id, phone, open_phone, caller, channel)
 
-    def _with_phone(self, session: Session, phone: str | None, open_phone: str | None) -> Session:
-        """The session with the phone that came for the first time: it is that customer's now."""
-        if phone is None or session.phone == phone:
+    def _joined(self, session: Session, phone: str | None, open_phone: str | None) -> Session:
+        """The session, open, with the phone that came for the first time: it is that customer's."""
+        new_phone = phone is not None and session.phone != phone
+        if not new_phone and session.status == OPEN:
             return session
-        fields = {"phone": phone} | ({"open_phone": open_phone} if open_phone else {})
-        written = self._sessions.update_one(
-            {"_id": session.id, "version": session.version},
-            {"$set": fields, "$inc": {"version": 1}},
-        ).matched_count
-        if written:
-            return replace(session, phone=phone, version=session.version + 1)
+        fields: Document = {"status": OPEN, "phone": phone or session.phone}
+        if open_phone is not None:
+            fields["open_phone"] = open_phone
+        try:
+            if self._advance(session, _Change(fields)) is not None:
+                return self.get(session.id)
+        except DuplicateKeyError:
+            # The phone got an open session meanwhile: that is where it goes on.
+            found = self._sessions.find_one({"open_phone": open_phone})
+            if found is not None:
+                return Session.from_document(found)
         # A turn was committed meanwhile, or another phone was first: look again.
         known = self.get(session.id)
-        if known.phone in (None, phone):
-            return self._with_phone(known, phone, open_phone)
+        if phone is None or known.phone in (None, phone):
+            return self._joined(known, phone, open_phone)
         return self._create(None, phone, open_phone, session.caller, session.channel)
 
     def _create(
@@ -167,20 +319,29 @@ class Sessions:
             "caller": caller,
             "channel": channel,
             "phone": phone,
-            "owner": "bot",
+            "status": OPEN,
+            "owner": BOT,
+            "taken_by": None,
+            "waiting_since": None,
+            "on_busy": None,
             "version": 0,
             "context": {"shared": {}, "agents": {}},
             "seq": 0,
             "fence": 0,
+            "mark": "",
+            "turn": None,
             "committed": None,
+            "said": None,
+            "noted": {"n": 0, "seq": 0},
             "turns": [],
+            "opened": new_id(now),
             "created_at": now,
             "updated_at": now,
         }
-        if open_phone is not None:
-            document["open_phone"] = open_phone
         try:
-            self._sessions.insert_one(document)
+            self._sessions.insert_one(
+                document if open_phone is None else document | {"open_phone": open_phone}
+            )
         except DuplicateKeyError:
             # Another request of the same customer was first: theirs is the session.
             known = None
@@ -190,8 +351,15 @@ class Sessions:
                 known = self._sessions.find_one({"_id": document["_id"]})
             if known is not None and _belongs(known, caller, phone):
                 return Session.from_document(known)
-            return self._create(None, phone, open_phone, caller, channel)
+            if known is not None or open_phone is None:
+                return self._create(None, phone, open_phone, caller, channel)
+            # SecantusDB 0.6 lets no insert have the phone of a session that was closed since;
+            # an update may.
+            self._create(document["_id"], None, None, caller, channel)
+            return self._joined(self.get(document["_id"]), phone, open_phone)
         return Session.from_document(document)
+
+    # -- reading ---------------------------------------------------------------------
 
     def get(self, session_id: str) -> Session:
         """Read a session.
@@ -205,62 +373,81 @@ class Sessions:
             raise NotFound("No such session")
         return Session.from_document(document)
 
-    def commit(
-        self,
-        session: Session,
-        task: Task,
-        *,
-        agent_id: str,
-        state: Document,
-        shared: Document,
-        reply: Document,
-        intent: str,
-        outgoing: Sequence[Outgoing] = (),
-    ) -> Any:
-        """The commit point of a turn: all of it takes effect, once, or none of it.
+    def messages(self, session: Session, *, after: int = 0, limit: int = 100) -> list[Message]:
+        """What was said in a session as it was read, in order: up to `limit` messages with
+        numbers above `after`. What was accepted before the call is among them."""
+        self.project(session)
+        with store_errors():
+            found = list(
+                self._messages.find(
+                    # Numbers have no gaps: a limit on a sort would read all that follow.
+                    {"session_id": session.id, "n": {"$gt": after, "$lt": after + limit + 1}}
+                )
+            )
+            if not found:
+                # The oldest ones are gone, or there is nothing more.
+                found = list(
+                    self._messages.find({"session_id": session.id, "n": {"$gt": after}})
+                    .sort("n", 1)
+                    .limit(limit)
+                )
+        return sorted((_message(document) for document in found), key=lambda message: message.n)
 
-        `session` is the one that the turn was worked out from. `state` replaces what the agent
-        keeps for itself, `shared` is merged into what all agents see; `outgoing` leaves if, and
-        only if, this counts (call `Outbox.project` after it: the rescuer does, if nobody can).
-        Returns the reply that stands: the one given, or that of an earlier run of the same task.
+    def context_at(self, session: Session, version: int) -> Document:
+        """{version, context, at} of a session as it was read, or of an older version of it.
 
         Raises:
-            StaleContext: the session has changed since it was read; work the turn out again.
+            NotFound: there is no such version, or it is no longer kept.
         """
-        done = session.reply_to(task.id)
-        if done is not None:
-            return done
-        if session.owner != "bot" or session.seq >= (task.seq or 0):
-            raise StaleContext(session_version=session.version, owner=session.owner)
-        now = self._clock.now()
-        changes: Document = {
-            f"context.agents.{agent_id}": state,
-            "seq": task.seq,
-            "fence": task.fence,
-            "committed": {"task_id": task.id, "reply": reply},
-            "updated_at": now,
-        } | {f"context.shared.{name}": value for name, value in shared.items()}
-        turn = {"task_id": task.id, "seq": task.seq, "at": now, "intent": intent}
-        pushed: Document = {"turns": {"$each": [turn], "$slice": -TURNS_KEPT}}
-        if outgoing:
-            pushed["outgoing"] = {"$each": documents(task.id, outgoing)}
-            changes["unsent_at"] = now
+        if version == session.version:
+            return {"version": version, "context": session.context, "at": session.updated_at}
         with store_errors():
-            written = self._sessions.update_one(
-                {"_id": session.id, "version": session.version},
-                {
-                    "$set": changes,
-                    "$inc": {"version": 1},
-                    "$push": pushed,
-                },
-            ).matched_count
-            if written:
-                return reply
-            # Lost, or done with a lost acknowledgement: the document tells.
-            done = self.get(session.id).reply_to(task.id)
-        if done is None:
-            raise StaleContext(session_version=session.version, owner=session.owner)
-        return done
+            kept = self._contexts.find_one({"_id": f"{session.id}:{version}"})
+        if kept is None:
+            raise NotFound("No such version of the context, or it is no longer kept")
+        return {name: kept[name] for name in ("version", "context", "at")}
+
+    def listed(
+        self,
+        *,
+        limit: int,
+        position: str | None = None,
+        caller: str | None = None,
+        owner: str | None = None,
+        status: str | None = None,
+        channel: str | None = None,
+    ) -> tuple[list[Session], str | None]:
+        """Sessions, the newest first, and the position of the next page, if there is more.
+
+        Raises:
+            ValueError: the position is none of this list.
+        """
+        asked = {"caller": caller, "owner": owner, "status": status, "channel": channel}
+        given = {name: value for name, value in asked.items() if value is not None}
+        leading = next((name for name in _LISTED_BY if name in given), None)
+        rest = {name: value for name, value in given.items() if name != leading}
+        with store_errors():
+            page: Page = newest_first(
+                self._sessions,
+                {} if leading is None else {leading: given[leading]},
+                _BY_OPENING,
+                now=self._clock.now(),
+                limit=limit,
+                position=position,
+                wanted=(lambda d: all(d[name] == value for name, value in rest.items()))
+                if rest
+                else None,
+            )
+        return [Session.from_document(document) for document in page.documents], page.next
+
+    def waiting(self, limit: int) -> list[Session]:
+        """Sessions whose customer waits for a person, the longest wait first."""
+        always = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        with store_errors():
+            # The sort reads them all, and they are few: each is a customer who waits.
+            found = self._sessions.find({"owner": HUMAN, "waiting_since": {"$gt": always}})
+            longest = found.sort("waiting_since", 1).limit(limit)
+            return [Session.from_document(document) for document in longest]
 
     def may_have_answered(self, task: Task) -> bool:
         """Whether a turn of this task has been committed, or that can no longer be told."""
@@ -274,7 +461,7 @@ class Sessions:
         return forgotten or any(turn["task_id"] == task.id for turn in turns)
 
     def unprojected(self, before: dt.datetime, limit: int) -> list[str]:
-        """Sessions whose last commit with outgoing entries was before a time, and that still
+        """Sessions whose last change with outgoing entries was before a time, and that still
         hold them."""
         with store_errors():
             found = self._sessions.find({"unsent_at": {"$lt": before}}, {"_id": 1}).limit(limit)
@@ -294,10 +481,430 @@ class Sessions:
             )
 
     def idle_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
-        """Open sessions last touched in a stretch of time."""
+        """Sessions last touched in a stretch of time."""
         with store_errors():
             found = self._sessions.find({"updated_at": {"$gte": since, "$lt": until}}).limit(limit)
             return [Session.from_document(document) for document in found]
+
+    # -- a turn ----------------------------------------------------------------------
+
+    def begin(self, session_id: str, task: Task) -> Burst:
+        """Freeze what a task's run answers, before anything is worked out.
+
+        The same set comes back however often the task is run. With `reply` set there is
+        nothing left to do: the handler returns it.
+
+        Raises:
+            NotFound: no such session.
+            StaleAttempt: a later run of the task has begun; this one was given up for dead.
+            StaleContext: the session keeps changing; run again.
+            TaskError: `overtaken`, later messages have been answered already.
+        """
+        for _ in range(TRIES):
+            session = self.get(session_id)
+            reply = session.reply_to(task)
+            if reply is not None:
+                self.project(session)
+                return Burst(session, task, reply=reply)
+            if session.seq >= (task.seq or 0):
+                raise TaskError("overtaken", "Later messages of this session were answered.")
+            turn = session.turn
+            if turn is not None and turn["task_id"] == task.id:
+                if session.fence > task.fence:
+                    raise StaleAttempt(task_id=task.id, fence=task.fence)
+                known = self._store.many(turn["covers"])
+                messages = tuple(known[id] for id in turn["covers"] if id in known)
+                through = turn["through"]
+            else:
+                messages = self._together(session, task)
+                through = messages[-1].seq or 0
+            if self._mark(session, task, messages, through):
+                return Burst(session, task, messages, through)
+        raise StaleContext(session_version=session.version, owner=session.owner)
+
+    def _together(self, session: Session, task: Task) -> tuple[Task, ...]:
+        """The task and those behind it that are understood with it."""
+        covered, chars = [task], len(_text_of(task) or "")
+        if self.on_busy(session) != "coalesce" or not chars:
+            return tuple(covered)
+        for later in self._store.of_key(ordering_key(session.id), task.seq or 0, COVERED_MESSAGES):
+            if later.state.final:
+                continue  # cancelled while it waited
+            text = _text_of(later)
+            chars += len(text or "") + 1
+            together = text and later.type == task.type and later.state is State.BLOCKED
+            if not together or chars > COVERED_CHARS or len(covered) == COVERED_MESSAGES:
+                break
+            covered.append(later)
+        return tuple(covered)
+
+    def _mark(self, session: Session, task: Task, messages: tuple[Task, ...], through: int) -> bool:
+        """Let this run, and no other, commit; False where the session has changed."""
+        if session.mark == _mark_of(task):
+            return True
+        covers = [message.id for message in messages]
+        marked = {
+            "mark": _mark_of(task),
+            "fence": task.fence,
+            "turn": {"task_id": task.id, "covers": covers, "through": through},
+        }
+        with store_errors():
+            written = self._sessions.update_one(
+                {"_id": session.id, "version": session.version, "mark": session.mark},
+                {"$set": marked},
+            )
+        return bool(written.matched_count)
+
+    def commit(
+        self,
+        burst: Burst,
+        *,
+        writer: Writer,
+        reply: Document,
+        own: Document | None = None,
+        shared: Document | None = None,
+        intent: str | None = None,
+        hand_over: bool = False,
+        outgoing: Sequence[Outgoing] = (),
+    ) -> Any:
+        """The commit point of a turn: all of it takes effect, once, or none of it.
+
+        `own` replaces what the agent keeps for itself, `shared` is merged into what all agents
+        see. `reply["text"]` is what the customer is told, nothing where it is empty; the rest
+        of the reply are facts beside it. With `hand_over` a person has the session from here
+        on. `outgoing` leaves if, and only if, this counts (call `Outbox.project` after it: the
+        rescuer does, if nobody can). Returns the reply that stands: the one given, or that of
+        an earlier run.
+
+        Raises:
+            StaleContext: the session has changed since it was read, or a person has it and the
+                reply has a text; work the turn out again.
+            TaskError: `context_not_yours`, or `context_too_large`.
+        """
+        session, task = burst.session, burst.task
+        silent = not reply["text"]
+        if session.owner != BOT and not silent:
+            raise StaleContext(session_version=session.version, owner=session.owner)
+        now = self._clock.now()
+        fields = writer.changes(own, shared) | {
+            "seq": burst.through,
+            "committed": {
+                "task_id": task.id,
+                "first": task.seq,
+                "through": burst.through,
+                "reply": reply,
+            },
+        }
+        self._check_size(session, own, shared)
+        if session.owner == HUMAN or hand_over:
+            fields["owner"] = HUMAN
+            fields["waiting_since"] = session.waiting_since or (
+                task.created_at if session.owner == HUMAN else now
+            )
+        said = {
+            "source": f"{task.id}.reply",
+            "role": "assistant",
+            "at": now,
+            "task_id": task.id,
+        }
+        entry = {"task_id": task.id, "seq": burst.through, "at": now, "intent": intent}
+        change = _Change(
+            fields,
+            said=None if silent else said,
+            push={"turns": {"$each": [entry], "$slice": -TURNS_KEPT}},
+            outgoing=documents(task.id, outgoing),
+        )
+        noted = self._advance(session, change, mark=_mark_of(task), at=now)
+        if noted is not None:
+            if not silent:
+                self._note(session.id, noted["n"], _with_reply(said, reply))
+            return reply
+        # Lost, or done with a lost acknowledgement: the document tells.
+        known = self.get(session.id)
+        standing = known.reply_to(task)
+        if standing is None:
+            raise StaleContext(session_version=known.version, owner=known.owner)
+        self.project(known)
+        return standing
+
+    def update(
+        self,
+        session: Session,
+        writer: Writer,
+        *,
+        own: Document | None = None,
+        shared: Document | None = None,
+    ) -> Session:
+        """Write an agent's own namespace and the shared keys that it declared, outside a turn.
+
+        Raises:
+            StaleContext: the session has changed since it was read.
+            TaskError: `context_not_yours`, or `context_too_large`.
+        """
+        self._check_size(session, own, shared)
+        if self._advance(session, _Change(writer.changes(own, shared))) is None:
+            raise StaleContext(session_version=session.version, owner=session.owner)
+        return self.get(session.id)
+
+    @staticmethod
+    def _check_size(session: Session, own: Document | None, shared: Document | None) -> None:
+        size = len(bson.encode(session.context)) + len(bson.encode((own or {}) | (shared or {})))
+        if size > MAX_CONTEXT_BYTES:
+            raise TaskError(
+                "context_too_large", "The context of a session has a limit.", bytes=size
+            )
+
+    def on_busy(self, session: Session) -> OnBusy:
+        """What becomes of a message that comes while another is answered."""
+        return session.on_busy or self._settings.on_busy
+
+    # -- a person --------------------------------------------------------------------
+
+    def take(self, session_id: str, by: str) -> Session:
+        """Let a person answer from here on; no reply of the bot commits after this.
+
+        Raises:
+            NotFound: no such session.
+            SessionClosed: it has ended.
+            SessionTaken: another person has it.
+        """
+
+        def change(session: Session) -> _Change | None:
+            if session.status == CLOSED:
+                raise SessionClosed()
+            if session.owner == HUMAN and session.taken_by == by:
+                return None
+            if session.owner == HUMAN and session.taken_by is not None:
+                raise SessionTaken(taken_by=session.taken_by)
+            return _Change({"owner": HUMAN, "taken_by": by})
+
+        return self._changed(session_id, change)
+
+    def give_back(self, session_id: str) -> Session:
+        """Let the bot answer again, from the next message on.
+
+        Raises:
+            NotFound: no such session.
+        """
+
+        def change(session: Session) -> _Change | None:
+            if session.owner == BOT:
+                return None
+            return _Change({"owner": BOT, "taken_by": None, "waiting_since": None})
+
+        return self._changed(session_id, change)
+
+    def reply_as_person(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        by: str,
+        key: str,
+        outgoing: Callable[[Session], Sequence[Outgoing]] = lambda session: (),
+    ) -> Session:
+        """Say something to the customer as the person who has the session.
+
+        The same `key` again says nothing more. `outgoing` is asked what leaves, if this counts.
+
+        Raises:
+            NotFound: no such session.
+            SessionNotTaken: the bot has it; take it first.
+            SessionTaken: another person has it.
+        """
+        source = f"person.{session_id}.{key}"
+
+        def change(session: Session) -> _Change | None:
+            if (session.said or {}).get("source") == source or self._is_noted(source):
+                return None
+            if session.owner != HUMAN:
+                raise SessionNotTaken()
+            if session.taken_by not in (None, by):
+                raise SessionTaken(taken_by=session.taken_by)
+            said = {
+                "source": source,
+                "role": "person",
+                "at": self._clock.now(),
+                "task_id": None,
+                "text": text,
+                "facts": {"by": by},
+            }
+            leaving = documents(source, outgoing(session))
+            return _Change({"taken_by": by, "waiting_since": None}, said=said, outgoing=leaving)
+
+        session = self._changed(session_id, change)
+        self.project(session)
+        return session
+
+    def close(self, session_id: str) -> Session:
+        """End a conversation: its phone's next message begins a new one.
+
+        Raises:
+            NotFound: no such session.
+        """
+
+        def change(session: Session) -> _Change | None:
+            if session.status == CLOSED:
+                return None
+            fields = {"status": CLOSED, "owner": BOT, "taken_by": None, "waiting_since": None}
+            return _Change(fields, unset=("open_phone",))
+
+        return self._changed(session_id, change)
+
+    def set_on_busy(self, session_id: str, on_busy: OnBusy | None) -> Session:
+        """Say what becomes of messages that come while another is answered; None: the default.
+
+        Raises:
+            NotFound: no such session.
+        """
+        return self._changed(session_id, lambda _: _Change({"on_busy": on_busy}))
+
+    def _changed(self, session_id: str, change: Callable[[Session], "_Change | None"]) -> Session:
+        """Apply a change that is worked out anew as long as others are faster; None: as it is."""
+        for _ in range(TRIES):
+            session = self.get(session_id)
+            wanted = change(session)
+            if wanted is None:
+                return session
+            if self._advance(session, wanted) is not None:
+                return self.get(session_id)
+        raise StaleContext(session_version=session.version, owner=session.owner)
+
+    # -- the compare-and-set ---------------------------------------------------------
+
+    def _advance(
+        self,
+        session: Session,
+        change: _Change,
+        *,
+        mark: str | None = None,
+        at: dt.datetime | None = None,
+    ) -> Document | None:
+        """The one compare-and-set: version -> version + 1; None where the session has changed,
+        else what `project` returned before it.
+
+        What was said before is seen among the messages first, for `said` is about to be
+        replaced, and the context is kept as the older version that it becomes.
+        """
+        noted = self.project(session)
+        now = at or self._clock.now()
+        self._keep(session, now)
+        query: Document = {"_id": session.id, "version": session.version}
+        if mark is not None:
+            query["mark"] = mark
+        fields = change.fields | {"said": change.said, "noted": noted, "updated_at": now}
+        push = dict(change.push)
+        if change.outgoing:
+            push["outgoing"] = {"$each": list(change.outgoing)}
+            fields["unsent_at"] = now
+        update: Document = {"$set": fields, "$inc": {"version": 1}}
+        if push:
+            update["$push"] = push
+        if change.unset:
+            update["$unset"] = dict.fromkeys(change.unset, "")
+        with store_errors():
+            changed = self._sessions.update_one(query, update).matched_count
+        return noted if changed else None
+
+    def _keep(self, session: Session, now: dt.datetime) -> None:
+        days = self._settings.context_history_days
+        if not days:
+            return
+        kept = {
+            "_id": f"{session.id}:{session.version}",
+            "session_id": session.id,
+            "version": session.version,
+            "context": session.context,
+            "at": session.updated_at,
+            "expire_at": now + dt.timedelta(days=days),
+        }
+        # It may be there, of a change that came to nothing: one version, one context.
+        with store_errors(), contextlib.suppress(DuplicateKeyError):
+            self._contexts.insert_one(kept)
+
+    # -- messages --------------------------------------------------------------------
+
+    def project(self, session: Session) -> Document:
+        """See that all that was said until now is among the messages; repeatable by anybody.
+
+        Returns {n, seq}: the last number, and up to which task customers' messages are there.
+        """
+        n, seq = session.noted["n"], session.noted["seq"]
+        with store_errors():
+            found = self._messages.find(
+                {"session_id": session.id, "n": {"$gt": n}}, {"n": 1, "source": 1}
+            )
+            known = {document["source"]: document["n"] for document in found}
+            tasks = self._store.of_key(ordering_key(session.id), seq)
+        n = max(known.values(), default=n)
+        waiting = [_said_by(task) for task in tasks]
+        if session.said is not None and session.said["source"] not in known:
+            said = _in_full(session)
+            # In order of time; among customers' messages in that of acceptance.
+            place = sum(each["at"] <= said["at"] for each in waiting if each is not None)
+            waiting.insert(place, said)
+        for each in waiting:
+            if each is not None and each["source"] not in known:
+                n = self._note(session.id, n, each)
+        return {"n": n, "seq": max((task.seq or 0 for task in tasks), default=seq)}
+
+    def _note(self, session_id: str, n: int, said: Document) -> int:
+        """Insert a message under the first free number after `n`; returns the last one known."""
+        while True:
+            n += 1
+            document = said | {"_id": f"{session_id}:{n}", "session_id": session_id, "n": n}
+            with store_errors():
+                try:
+                    self._messages.insert_one(document)
+                except DuplicateKeyError:
+                    # Somebody projects at the same time: this one, or another under the number.
+                    known = self._messages.find_one({"source": said["source"]}, {"n": 1})
+                    if known is not None:
+                        return max(n - 1, int(known["n"]))
+                    continue
+            return n
+
+    def _is_noted(self, source: str) -> bool:
+        with store_errors():
+            return self._messages.find_one({"source": source}, {"_id": 1}) is not None
+
+
+def _text_of(task: Task) -> str | None:
+    text = task.payload.get("message")
+    return text if isinstance(text, str) else None
+
+
+def _said_by(task: Task) -> Document | None:
+    """A customer's message as its task brought it; None for a task that brings none."""
+    text, medium = _text_of(task), task.payload.get("medium")
+    if text is None and medium is None:
+        return None
+    return {
+        "source": task.id,
+        "role": "customer",
+        "text": text or "",
+        "at": task.created_at,
+        "task_id": task.id,
+        "facts": {} if text else {"medium": medium},
+    }
+
+
+def _in_full(session: Session) -> Document:
+    said = session.said or {}
+    return said if "text" in said else _with_reply(said, (session.committed or {})["reply"])
+
+
+def _with_reply(said: Document, reply: Document) -> Document:
+    facts = {name: fact for name, fact in reply.items() if name != "text"}
+    return said | {"text": reply["text"], "facts": facts}
+
+
+def _mark_of(task: Task) -> str:
+    return f"{task.id}/{task.fence}"
+
+
+def _message(document: Document) -> Message:
+    return Message(**{name: document[name] for name in Message.__dataclass_fields__})
 
 
 def _belongs(document: Document, caller: str, phone: str | None) -> bool:

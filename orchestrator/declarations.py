@@ -105,8 +105,10 @@ class Resource:
 class Agent:
     """A declared role. Build one per folder, then hang handlers on it with `handles`.
 
-    `slots` is how many tasks one worker runs at once. `setup(engine)`, where given, runs once
-    at the start of each worker and in `orchestrator init`: it makes indexes and seeds data.
+    `slots` is how many tasks one worker runs at once. `shares` are the keys of a session's
+    shared context that this agent writes, beside its own namespace. `setup(engine)`, where
+    given, runs once at the start of each worker and in `orchestrator init`: it makes indexes
+    and seeds data.
     `where` names capabilities that it has only where the settings say so.
     `resources` are what the front door may list and show of what the agent keeps.
     """
@@ -115,6 +117,7 @@ class Agent:
     name: str
     capabilities: Iterable[str]
     slots: int
+    shares: Iterable[str] = ()
     metadata: Document = field(default_factory=dict)
     setup: Callable[[Any], None] | None = None
     where: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
@@ -125,6 +128,9 @@ class Agent:
     def __post_init__(self) -> None:
         self.capabilities = tuple(self.capabilities)
         self.resources = tuple(self.resources)
+        self.shares = tuple(self.shares)
+        if not all(name.isidentifier() for name in self.shares):
+            raise ValueError(f"{self.id}: shared keys must be identifiers")
 
     @property
     def id(self) -> str:
@@ -184,6 +190,7 @@ class Agent:
             name=self.name,
             capabilities=frozenset(more.union(self.capabilities)),
             slots=self.slots,
+            shares=frozenset(self.shares),
             task_types={
                 task_type.name: DeclaredType(
                     schema=task_type.payload.model_json_schema(),
@@ -218,6 +225,7 @@ class Declaration:
     task_types: Mapping[str, DeclaredType]
     metadata: Document
     resources: tuple[Resource, ...] = ()
+    shares: frozenset[str] = frozenset()
     registered_at: dt.datetime | None = None
 
     def to_document(self) -> Document:
@@ -227,6 +235,7 @@ class Declaration:
             "name": self.name,
             "capabilities": sorted(self.capabilities),
             "slots": self.slots,
+            "shares": sorted(self.shares),
             # A list: a task type may hold characters that a field name may not.
             "task_types": [
                 {
@@ -261,6 +270,7 @@ class Declaration:
             },
             metadata=document["metadata"],
             resources=tuple(map(_resource, document.get("resources", ()))),
+            shares=frozenset(document.get("shares", ())),
             registered_at=document["registered_at"],
         )
 

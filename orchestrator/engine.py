@@ -36,7 +36,7 @@ class Engine:
         self.database: Database[Document] = open_database(settings)
         self.redis = open_redis(settings)
         self.store = TaskStore(self.database, self.clock, settings)
-        self.sessions = Sessions(self.database, self.clock)
+        self.sessions = Sessions(self.database, self.clock, self.store, settings)
         self.declarations = DeclarationStore(self.database, settings.declarations_refresh_s)
         self.resources = Resources(self.database, self.declarations, self.clock)
         self.files = Files(self.database, self.clock)

@@ -144,6 +144,27 @@ class StaleContext(Conflict):
     title = "The session changed while it was worked on"
 
 
+class SessionTaken(Conflict):
+    """Another person has the session. Facts: `taken_by`."""
+
+    code = "session_taken"
+    title = "Another person has this conversation"
+
+
+class SessionNotTaken(Conflict):
+    """A person replies in a session that the bot has."""
+
+    code = "session_not_taken"
+    title = "Take the conversation before you reply"
+
+
+class SessionClosed(Conflict):
+    """The session has ended."""
+
+    code = "session_closed"
+    title = "The conversation is closed"
+
+
 class Unavailable(OrchestratorError):
     """A dependency cannot be reached. The outcome is unknown: retry with the same key."""
 

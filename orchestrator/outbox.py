@@ -407,10 +407,11 @@ class Outbox:
         """Why an entry must not leave any more."""
         if entry.session_id is not None and entry.of_bot:
             try:
-                owner = self._sessions.get(entry.session_id).owner
+                session = self._sessions.get(entry.session_id)
             except NotFound:
                 return {"code": "session_gone", "detail": "Its conversation was erased."}
-            if owner != "bot":
+            # Not yet while the customer waits for one: the bot's last words say so.
+            if session.taken_by is not None:
                 return {"code": "person_took_over", "detail": "A person has the conversation."}
         if entry.purpose == "follow_up" and self._contacts.opted_out(entry.recipient):
             return {"code": "opted_out", "detail": "The customer wants no such messages."}

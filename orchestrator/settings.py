@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import BadSettings
 
+OnBusy = Literal["coalesce", "enqueue", "reject"]
 StrategyName = Literal["round_robin", "least_busy", "capability_match", "balanced"]
 
 
@@ -103,6 +104,17 @@ class Settings(BaseSettings):
         le=300,
         description="Between two signs of life of a quiet event stream; less than the minute after "
         "which proxies give up. A client that is gone keeps its place no longer.",
+    )
+    on_busy: OnBusy = Field(
+        "coalesce",
+        description="A customer's messages that come while another one is answered: understood "
+        "together and answered once, answered one by one, or refused with 409.",
+    )
+    context_history_days: float = Field(
+        7.0,
+        ge=0,
+        le=3650,
+        description="Older versions of a session's context are kept this long; 0 keeps none.",
     )
     max_waiting_per_key: int = Field(
         100,

@@ -670,6 +670,15 @@ class TaskStore:
             found = self._tasks.find({"_id": {"$in": task_ids}})
             return {document["_id"]: Task.from_document(document) for document in found}
 
+    def of_key(self, key: str, after_seq: int, limit: int = 0) -> list[Task]:
+        """Tasks of an ordering key behind a number, in order, without their results; 0: all."""
+        with store_errors():
+            found = self._tasks.find(
+                {"key": key, "seq": {"$gt": after_seq}},
+                {"timeline": 0, "result": 0, "decision": 0, "handover": 0, "memory": 0},
+            )
+            return [Task.from_document(d) for d in found.sort("seq", 1).limit(limit)]
+
     def final_among(self, task_ids: list[str]) -> list[str]:
         """Which of these have ended."""
         with store_errors():

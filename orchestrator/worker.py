@@ -47,6 +47,7 @@ from pymongo.errors import ConnectionFailure
 
 from orchestrator import logs
 from orchestrator.broker import configure
+from orchestrator.context import Writer
 from orchestrator.coordinator import ChildResult
 from orchestrator.declarations import Agent, TaskType
 from orchestrator.engine import Engine, installed_version
@@ -116,6 +117,15 @@ class TaskContext:
     def phase(self) -> int:
         """How many hand-overs came back: 0 on the first run."""
         return 0 if self.task.handover is None else int(self.task.handover["phase"])
+
+    @property
+    def writer(self) -> Writer:
+        """This task's agent as a writer of contexts, with the shared keys that it declared.
+
+        For `engine.sessions.commit` (a turn) and `engine.sessions.update` (anything else).
+        """
+        agent = self.engine.declarations.agent(self.task.agent)
+        return Writer(agent.agent_id, agent.shares)
 
     def should_stop(self) -> bool:
         """Somebody cancelled the task, its deadline has passed, or this attempt has run past
@@ -451,6 +461,8 @@ class Runtime:
             return self._failed(claim, error.task_code, error.detail, error.facts, retry=False)
         except RetryLater as error:
             return self._put_off(claim, error)
+        except StaleAttempt:
+            raise  # another run of the task has the session: this one counts for nothing
         except (Unavailable, StaleContext, ConnectionFailure) as error:
             # Not the handler's fault: nothing is counted against the task.
             code = error.code if isinstance(error, OrchestratorError) else StoreUnavailable.code

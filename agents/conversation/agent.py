@@ -29,7 +29,7 @@ from agents.messages import generate_message as write_message
 from agents.product_answers import answer_product_question as answer_from_catalogue
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, HandOver, Request, TaskContext, TaskError
-from orchestrator.context import Session
+from orchestrator.context import Burst, Session
 from orchestrator.coordinator import ChildResult
 
 agent = Agent(
@@ -45,6 +45,7 @@ agent = Agent(
         "message_generation",
     ],
     slots=10,
+    shares=["language", "name", "last_quote"],
     setup=prepare,
     where={LLM: lambda settings: settings.llm_configured},
 )
@@ -96,34 +97,33 @@ class CustomerMedia(BaseModel):
 # Asked for by the front door only, which gives it the session as its ordering key.
 @agent.handles("process_message", needs=["nlp", "context_management"], public=False)
 def process_message(context: TaskContext, said: CustomerMessage) -> Any:
-    """Answer a message; returns what the front door needs of the reply.
+    """Answer a message, and those that came with it; returns what the front door needs.
 
-    {text, intent, tipo, confidence, needs, actions, quote, language, answered_by}; the last is
-    "language_model" where one was of use, else "built_in". `quote` is null or {id, codigo,
-    producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items}.
+    {text, intent, tipo, confidence, needs, actions, quote, language, answered_by, turn_id};
+    `answered_by` is "language_model" where one was of use, else "built_in". `quote` is null or
+    {id, codigo, producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items};
+    `turn_id` is the task whose turn the reply is of, the same for all that it answers. While a
+    person has the session nothing is said: `text` is empty and `owner` "human".
 
     Raises:
         StaleContext: the session changed meanwhile; the worker runs this again.
     """
-    session = context.engine.sessions.get(said.session_id)
-    committed = session.reply_to(context.task.id)
-    if committed is not None:
-        if session.outgoing:
-            context.engine.outbox.project(session.id)
-        return committed
-    if session.owner != "bot":
-        raise TaskError("person_answers", "A person has this conversation.")
-    if context.phase and context.memory["version"] == session.version:
+    burst = context.engine.sessions.begin(said.session_id, context.task)
+    if burst.reply is not None:
+        return _answered(context, burst)
+    if burst.session.owner != "bot":
+        return _leave_to_person(context, burst)
+    if context.phase and context.memory["kept"] == burst.session.of_agent(agent.id):
         turn, quote = _with_answer(context, Turn(**_restored(context.memory["turn"])))
-        return _commit(context, session, turn, quote, context.memory["by_model"])
-    turn, by_model = _worked_out(context, session, said)
+        return _commit(context, burst, turn, quote, context.memory["by_model"])
+    turn, by_model = _worked_out(context, burst, said)
     if turn.action == "request_quote":
-        return _hand_over(_quote_request(session, said, turn), session, turn, by_model)
+        return _hand_over(_quote_request(burst.session, said, turn), burst, turn, by_model)
     if turn.action in ("accept_quote", "reject_quote"):
         wanted = Request(type=turn.action, payload={"quote_id": turn.quote_id})
-        return _hand_over(wanted, session, turn, by_model)
+        return _hand_over(wanted, burst, turn, by_model)
     turn, worded_by_model = _worded(context, turn)
-    return _commit(context, session, turn, None, by_model or worded_by_model)
+    return _commit(context, burst, turn, None, by_model or worded_by_model)
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)
@@ -138,35 +138,46 @@ def process_media(context: TaskContext, sent: CustomerMedia) -> Any:
     Raises:
         StaleContext: the session changed meanwhile; the worker runs this again.
     """
-    session = context.engine.sessions.get(sent.session_id)
-    committed = session.reply_to(context.task.id)
-    if committed is not None:
-        if session.outgoing:
-            context.engine.outbox.project(session.id)
-        return committed
-    if session.owner != "bot":
-        raise TaskError("person_answers", "A person has this conversation.")
-    kept = session.of_agent(agent.id)
+    burst = context.engine.sessions.begin(sent.session_id, context.task)
+    if burst.reply is not None:
+        return _answered(context, burst)
+    if burst.session.owner != "bot":
+        return _leave_to_person(context, burst)
+    kept = burst.session.of_agent(agent.id)
     state = State.from_document(kept) if kept else State(language="es")
     text = say(state.language, f"medium_{sent.medium}")
     turn = Turn(text=text, tipo="general", confidence=1.0, state=state)
-    return _commit(context, session, turn, None, by_model=False)
+    return _commit(context, burst, turn, None, by_model=False)
 
 
 agent.handles("generate_message", needs=["message_generation"])(write_message)
 
 
-def _worked_out(context: TaskContext, session: Session, said: CustomerMessage) -> tuple[Turn, bool]:
-    """The turn, and whether a language model read the message for it."""
+def _answered(context: TaskContext, burst: Burst) -> Any:
+    """What an earlier run, or the turn that covered the message, has committed."""
+    if burst.session.outgoing:
+        context.engine.outbox.project(burst.session.id)
+    return burst.reply
+
+
+def _leave_to_person(context: TaskContext, burst: Burst) -> Any:
+    """The messages count as received, and the bot says nothing."""
+    language = burst.session.context["shared"].get("language")
+    silence = {"text": "", "owner": "human", "language": language, "turn_id": context.task.id}
+    return context.engine.sessions.commit(burst, writer=context.writer, reply=silence)
+
+
+def _worked_out(context: TaskContext, burst: Burst, said: CustomerMessage) -> tuple[Turn, bool]:
+    """The turn, and whether a language model read the messages for it."""
     stores = stores_of(context.engine)
     catalogue = stores.catalogues.current()
-    kept = session.of_agent(agent.id)
+    kept = burst.session.of_agent(agent.id)
     state = State.from_document(kept) if kept else State(language=said.language or "es")
     if state.quoted is not None:
         quote = stores.quotes.get(state.quoted.id)
         state = state if quote is None else with_standing(state, quote.state.value)
-    understood = understand(said.message, catalogue, state.hint())
-    again = read_again(stores.model, said.message, understood, state.hint(), catalogue)
+    understood = understand(burst.text, catalogue, state.hint())
+    again = read_again(stores.model, burst.text, understood, state.hint(), catalogue)
     return reply(state, again or understood, catalogue), again is not None
 
 
@@ -193,8 +204,10 @@ def _quote_request(session: Session, said: CustomerMessage, turn: Turn) -> Reque
     )
 
 
-def _hand_over(wanted: Request, session: Session, turn: Turn, by_model: bool) -> HandOver:
-    memory = {"turn": _kept(turn), "version": session.version, "by_model": by_model}
+def _hand_over(wanted: Request, burst: Burst, turn: Turn, by_model: bool) -> HandOver:
+    # What the turn was worked out from: whoever finds it changed works it out again.
+    kept = burst.session.of_agent(agent.id)
+    memory = {"turn": _kept(turn), "kept": kept, "by_model": by_model}
     return HandOver([wanted], memory=memory)
 
 
@@ -218,11 +231,13 @@ def _with_answer(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any]
 
 def _commit(
     context: TaskContext,
-    session: Session,
+    burst: Burst,
     turn: Turn,
     quote: dict[str, Any] | None,
     by_model: bool,
 ) -> Any:
+    session = burst.session
+    hand_over = "hand_over" in turn.effects
     answer = {
         "text": turn.text,
         "intent": INTENTS[turn.tipo],
@@ -233,6 +248,8 @@ def _commit(
         "quote": quote,
         "language": turn.state.language,
         "answered_by": "language_model" if by_model else "built_in",
+        "owner": "human" if hand_over else "bot",
+        "turn_id": context.task.id,
     }
     if "opt_out" in turn.effects and session.phone is not None:
         context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
@@ -246,13 +263,13 @@ def _commit(
         about={"task_id": context.task.id, "intent": answer["intent"], "quote": quote},
     )
     committed = context.engine.sessions.commit(
-        session,
-        context.task,
-        agent_id=agent.id,
-        state=turn.state.to_document(),
+        burst,
+        writer=context.writer,
+        own=turn.state.to_document(),
         shared=shared,
         reply=answer,
         intent=turn.tipo,
+        hand_over=hand_over,
         outgoing=outgoing,
     )
     if outgoing:

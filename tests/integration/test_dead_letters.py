@@ -9,6 +9,7 @@ from pydantic import BaseModel, SecretStr
 
 from api.app import create_app
 from orchestrator import HandOver, TaskError
+from orchestrator.context import Writer
 from orchestrator.dead_letters import attempts
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
@@ -233,7 +234,7 @@ def test_a_replayed_task_that_is_still_the_last_keeps_its_place(runtime, desk):
 
 
 def test_a_message_that_was_answered_is_not_answered_again(runtime, desk):
-    session = desk.sessions.open("s", None, caller="test", channel="web", trusted=False)
+    desk.sessions.open("s", None, caller="test", channel="web", trusted=False)
     BROKEN.add("hello")
     tasks = [
         desk.coordinator.submit(
@@ -249,13 +250,9 @@ def test_a_message_that_was_answered_is_not_answered_again(runtime, desk):
     answered, unanswered = tasks
     # Its turn is committed, and then it comes to nothing all the same.
     desk.sessions.commit(
-        session,
-        desk.store.get(answered.id),
-        agent_id="probe_agent",
-        state={},
-        shared={},
+        desk.sessions.begin("s", desk.store.get(answered.id)),
+        writer=Writer("probe_agent", frozenset()),
         reply={"text": "hi"},
-        intent="general",
     )
     for task in tasks:
         assert run(runtime, task).dead

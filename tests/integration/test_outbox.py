@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import BaseModel
 
+from orchestrator.context import Writer, ordering_key
 from orchestrator.declarations import Agent
 from orchestrator.errors import Conflict, NotFound, RetryLater, StaleContext
 from orchestrator.outbox import (
@@ -76,19 +77,15 @@ def letter(text: str = "hello", **more) -> Outgoing:
 
 
 def turn(engine, session):
-    request = Request(type="t", payload={}, ordering_key=session.id)
+    request = Request("t", {"message": "hi"}, ordering_key=ordering_key(session.id))
     return engine.store.accept(request, agent="a", queue="q", decision={}, epoch=0)[0]
 
 
 def commit(engine, session, task, *outgoing: Outgoing) -> None:
     engine.sessions.commit(
-        session,
-        task,
-        agent_id="conversation_agent",
-        state={},
-        shared={},
+        engine.sessions.begin(session.id, task),
+        writer=Writer("conversation_agent", frozenset()),
         reply={"text": "hello"},
-        intent="general",
         outgoing=outgoing,
     )
 
@@ -124,7 +121,7 @@ def died_while_sending(engine, entry: Entry, *, repeats_safely: bool) -> None:
 
 def test_a_turn_that_did_not_count_sends_nothing(engine):
     session = engine.sessions.open("s", None, caller="c", channel="web", trusted=False)
-    commit(engine, session, turn(engine, session))
+    engine.sessions.take("s", "ana")
     with pytest.raises(StaleContext):
         commit(engine, session, turn(engine, session), letter())
     assert engine.outbox.project("s") == 0
@@ -268,7 +265,9 @@ def test_a_channel_that_is_off_fails_with_that_reason(engine, committed):
 
 def test_what_the_bot_wrote_does_not_leave_once_a_person_has_the_conversation(engine, committed):
     of_bot, of_person = committed(letter("bot"), letter("person", author="person"))
-    engine.database["sessions"].update_one({"_id": "s"}, {"$set": {"owner": "human"}})
+    engine.database["sessions"].update_one(
+        {"_id": "s"}, {"$set": {"owner": "human", "taken_by": "ana"}}
+    )
     dropped = engine.outbox.deliver(of_bot.id, 0, Paper())
     assert (dropped.state, dropped.reason["code"]) == (EntryState.DROPPED, "person_took_over")
     assert engine.outbox.deliver(of_person.id, 0, Paper()).state is EntryState.SENT
