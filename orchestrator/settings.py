@@ -6,14 +6,17 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 
 import base64
 import ipaddress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, Self, get_args
+from zoneinfo import ZoneInfo, available_timezones
 
+from holidays import list_supported_countries
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import BadSettings
+from orchestrator.working_time import WorkingTime, parse_hours
 
 OnBusy = Literal["coalesce", "enqueue", "reject"]
 StrategyName = Literal["round_robin", "least_busy", "capability_match", "balanced"]
@@ -323,6 +326,22 @@ class Settings(BaseSettings):
         "every reply. Quotes are never worded by it.",
     )
 
+    business_zone: str = Field(
+        "America/Montevideo",
+        description="Time zone of the business: of its hours, of times of day in workflows, and "
+        "of schedules in cron form.",
+    )
+    business_hours: str = Field(
+        "mon-fri 09:00-18:00, sat 09:00-13:00",
+        max_length=500,
+        description="When the business is open; nothing is sent by itself at other times.",
+    )
+    business_country: str | None = Field(
+        "UY",
+        description="ISO 3166 code of the country whose public holidays the business keeps; empty "
+        "for none.",
+    )
+
     import_dir: Path | None = Field(
         None,
         description="Folder that import tasks may read files from; without it, only content that "
@@ -437,6 +456,33 @@ class Settings(BaseSettings):
     def n8n_told(self) -> bool:
         """Whether there is somebody to tell what leaves."""
         return None not in (self.n8n_webhook_url, self.n8n_webhook_secret)
+
+    @field_validator("business_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("must be a time zone such as America/Montevideo")
+        return value
+
+    @field_validator("business_hours")
+    @classmethod
+    def _readable_hours(cls, value: str) -> str:
+        parse_hours(value)
+        return value
+
+    @field_validator("business_country")
+    @classmethod
+    def _known_country(cls, value: str | None) -> str | None:
+        if value and value.upper() not in list_supported_countries():
+            raise ValueError("must be a country's code such as UY, or empty")
+        return value.upper() if value else None
+
+    @cached_property
+    def working_time(self) -> WorkingTime:
+        """When the business is open."""
+        return WorkingTime(
+            ZoneInfo(self.business_zone), parse_hours(self.business_hours), self.business_country
+        )
 
     @property
     def llm_configured(self) -> bool:
