@@ -9,13 +9,9 @@ Collection `contacts`, one document per address:
     _id            `alias` of the address
     heard          {channel: when it last wrote there}
     opted_out_at   it asked not to be written to; gone once it asks for something again
-
-Collection `keys`: {_id: "contacts", key: 32 random bytes}, made once.
 """
 
 import datetime as dt
-import hmac
-import secrets
 from contextlib import suppress
 from typing import Any
 
@@ -23,10 +19,10 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from orchestrator.clock import Clock
+from orchestrator.keys import SigningKey
 from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
-KEY = {"_id": "contacts"}
 
 
 class Contacts:
@@ -34,13 +30,12 @@ class Contacts:
 
     def __init__(self, database: Database[Document], clock: Clock) -> None:
         self._contacts = database["contacts"]
-        self._keys = database["keys"]
+        self._key = SigningKey(database, "contacts")
         self._clock = clock
-        self._key: bytes | None = None
 
     def alias(self, address: str) -> str:
         """The name of an address: the same everywhere in this installation, and in no other."""
-        return hmac.digest(self._secret(), address.encode(), "sha256").hex()[:32]
+        return self._key.sign(address)
 
     def heard_from(self, address: str, channel: str, at: dt.datetime) -> None:
         """Note that the address wrote on a channel at a time."""
@@ -79,15 +74,3 @@ class Contacts:
                 with suppress(DuplicateKeyError):
                     self._contacts.insert_one(dict(name))
                 self._contacts.update_one(name, update)
-
-    def _secret(self) -> bytes:
-        if self._key is None:
-            with store_errors():
-                known = self._keys.find_one(KEY)
-                if known is None:
-                    with suppress(DuplicateKeyError):
-                        self._keys.insert_one(KEY | {"key": secrets.token_bytes(32)})
-                    known = self._keys.find_one(KEY)
-            assert known is not None
-            self._key = bytes(known["key"])
-        return self._key
