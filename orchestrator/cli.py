@@ -77,7 +77,7 @@ def init(as_json: AsJson = False) -> None:
     """Make indexes and declare the agents; repeatable."""
     with _engine() as engine:
         agents = discover(engine.settings.agents_package)
-        engine.init(agents.values())
+        engine.init([*agents.values()])
         declared: list[dict[str, Any]] = [
             {
                 "agent_id": agent.id,

@@ -7,22 +7,26 @@ repeated by the rescuer where a process died between two of them.
 import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.admission import Admission
 from orchestrator.broker import Publisher
-from orchestrator.declarations import DeclarationStore
+from orchestrator.declarations import Declaration, DeclarationStore
 from orchestrator.errors import (
     BrokerUnavailable,
+    IdempotencyKeyReused,
+    Invalid,
     NoCapableAgent,
     StoreUnavailable,
     TaskIsFinal,
+    TaskNotFound,
     TooManyWaiting,
 )
 from orchestrator.logs import log
 from orchestrator.replies import Replies
-from orchestrator.router import Router
+from orchestrator.router import Decision, Router
 from orchestrator.settings import Settings
 from orchestrator.tasks import Request, State, Task, TaskStore
 
@@ -64,6 +68,8 @@ class Coordinator:
         self._replies = replies
         self._settings = settings
         self._seq_hints = _SeqHints()
+        # Set by the engine: workflows need a coordinator first.
+        self.advance_run: Callable[[str], None] = lambda run_id: None
 
     def submit(
         self, request: Request, *, public: bool = False, admission: Admission | None = None
@@ -146,6 +152,62 @@ class Coordinator:
             self.promote(task.key)
         if task.parent is not None:
             self.resume(self._store.get(task.parent["id"]))
+        if task.run is not None:
+            self.advance_run(task.run)
+
+    def submit_step(self, request: Request, task_id: str, run_id: str) -> Task:
+        """Accept the task of a workflow run's step under its id, once; repeatable.
+
+        One that nobody can do, or whose payload is not valid, is stored as cancelled: the run
+        sees it as any other failure.
+        """
+        try:
+            agent, decision = self._router.route(request)
+            self._declarations.validate(agent, request.type, request.payload)
+        except Invalid as error:
+            why = {"code": error.code, "detail": error.detail}
+            return self._accept_step(request, task_id, run_id, refused=why)
+        task = self._accept_step(request, task_id, run_id, agent=agent, decision=decision)
+        self.publish(task)
+        return task
+
+    def stop_step(self, task_id: str, run_id: str, caller: str) -> None:
+        """Cancel the task of a step. One that was never stored is stored as cancelled, so that
+        whoever was about to store it finds it so."""
+        why = {"code": "cancelled", "detail": "Cancelled."}
+        try:
+            self.cancel(task_id)
+        except TaskNotFound:
+            self._accept_step(
+                Request("stopped_step", {}, caller=caller), task_id, run_id, refused=why
+            )
+        except TaskIsFinal:
+            log.debug("step.ended_already", task_id=task_id)
+
+    def _accept_step(
+        self,
+        request: Request,
+        task_id: str,
+        run_id: str,
+        *,
+        agent: Declaration | None = None,
+        decision: Decision | None = None,
+        refused: dict[str, Any] | None = None,
+    ) -> Task:
+        try:
+            task, _ = self._store.accept(
+                request,
+                agent=agent.agent_id if agent else "",
+                queue=self._settings.queue(agent.role) if agent else "",
+                decision=decision.to_document() if decision else {},
+                epoch=self._router.epoch,
+                step=(task_id, run_id),
+                refused=refused,
+            )
+        except IdempotencyKeyReused:
+            # Stored by another look at the run, which knew other results: the first one counts.
+            return self._store.get(task_id)
+        return task
 
     def hand_over(self, task: Task) -> None:
         """Insert the children that are written into a waiting task; repeatable.

@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import jsonschema_rs
@@ -109,6 +110,7 @@ class Agent:
     shared context that this agent writes, beside its own namespace. `setup(engine)`, where
     given, runs once at the start of each worker and in `orchestrator init`: it makes indexes
     and seeds data.
+    `workflows` is a folder of workflow definitions (*.yaml) that it brings along.
     `where` names capabilities that it has only where the settings say so.
     `resources` are what the front door may list and show of what the agent keeps.
     """
@@ -121,6 +123,7 @@ class Agent:
     metadata: Document = field(default_factory=dict)
     setup: Callable[[Any], None] | None = None
     where: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
+    workflows: Path | None = None
     resources: Iterable[Resource] = ()
     task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
     schedules: list[Schedule] = field(default_factory=list, init=False)

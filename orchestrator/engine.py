@@ -1,10 +1,12 @@
 """The parts put together: what a process of this system opens at its start."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from pymongo.database import Database
 
+from orchestrator import definitions
 from orchestrator.admission import Admission
 from orchestrator.audit import Audit
 from orchestrator.broker import Publisher
@@ -14,8 +16,10 @@ from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
 from orchestrator.dead_letters import DeadLetters
 from orchestrator.declarations import Agent, DeclarationStore
+from orchestrator.definitions import DefinitionInvalid
 from orchestrator.events import Events
 from orchestrator.files import Files
+from orchestrator.logs import log
 from orchestrator.outbox import Outbox
 from orchestrator.registry import Registry, open_redis
 from orchestrator.replies import SWEEP_S, Replies
@@ -25,6 +29,8 @@ from orchestrator.router import Router
 from orchestrator.service import Service
 from orchestrator.settings import Settings
 from orchestrator.tasks import Document, TaskStore, open_database
+from orchestrator.timers import Timers
+from orchestrator.workflows import Workflows
 
 
 class Engine:
@@ -58,6 +64,17 @@ class Engine:
             self.contacts,
             self.coordinator,
         )
+        self.timers = Timers(self.database, self.clock, self.coordinator)
+        self.workflows = Workflows(
+            self.database,
+            self.clock,
+            self.store,
+            self.declarations,
+            self.coordinator,
+            self.timers,
+            settings,
+        )
+        self.coordinator.advance_run = self.workflows.advance
         self.audit = Audit(self.database, self.clock, settings)
         self.dead_letters = DeadLetters(self.store, self.coordinator, self.sessions, self.audit)
         self.service = Service(
@@ -82,12 +99,14 @@ class Engine:
             self.registry,
             self.router,
             self.outbox,
+            self.workflows,
+            self.timers,
             self.settings,
             holder=holder,
             eager=eager,
         )
 
-    def init(self, agents: Iterable[Agent]) -> None:
+    def init(self, agents: Sequence[Agent]) -> None:
         """Make indexes, write the agents' declarations, run their set-up. Repeatable.
 
         Raises:
@@ -98,10 +117,25 @@ class Engine:
         self.sessions.ensure_indexes()
         self.outbox.ensure_indexes()
         self.audit.ensure_indexes()
+        self.timers.ensure_indexes()
+        self.workflows.ensure_indexes()
         for agent in agents:
             if agent.setup is not None:
                 agent.setup(self)
             self.declarations.declare(agent.declaration(self.settings))
+        for agent in agents:
+            if agent.workflows is not None:
+                self._keep_workflows(agent.workflows, f"agents/{agent.role}")
+
+    def _keep_workflows(self, folder: Path, by: str) -> None:
+        for path in sorted(folder.glob("*.yaml")):
+            definition = definitions.load(path)
+            try:
+                self.workflows.check_declared(definition, path.name)
+            except DefinitionInvalid as error:
+                # Agents start one by one: what a later one declares is not known yet.
+                log.info("workflow.not_staffed_yet", workflow=definition.id, code=error.code)
+            self.workflows.put(definition, by)
 
     def close(self) -> None:
         """Close connections."""

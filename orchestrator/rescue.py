@@ -28,6 +28,8 @@ from orchestrator.registry import Load, Registry
 from orchestrator.router import Router
 from orchestrator.settings import Settings
 from orchestrator.tasks import Priority, State, Task, TaskStore, store_errors
+from orchestrator.timers import Timers
+from orchestrator.workflows import Workflows
 
 BATCH = 200
 LOOKS = 1000  # at tasks of one state, most of them healthy
@@ -52,6 +54,8 @@ class Counts:
     expired: int = 0
     sent_on: int = 0
     recalled: int = 0
+    advanced: int = 0
+    fired: int = 0
 
     @property
     def any(self) -> bool:
@@ -76,6 +80,8 @@ class Rescuer:
         registry: Registry,
         router: Router,
         outbox: Outbox,
+        workflows: Workflows,
+        timers: Timers,
         settings: Settings,
         *,
         holder: str,
@@ -90,6 +96,8 @@ class Rescuer:
         self._registry = registry
         self._router = router
         self._outbox = outbox
+        self._workflows = workflows
+        self._timers = timers
         self._settings = settings
         self._holder = holder
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
@@ -132,6 +140,8 @@ class Rescuer:
             self._blocked,
             self._waiting,
             self._outgoing,
+            self._runs,
+            self._timers_due,
         ]
         if load is not None:
             steps.insert(0, partial(self._mind_the_epoch, load))
@@ -367,6 +377,12 @@ class Rescuer:
 
     def _outgoing(self, counts: Counts) -> None:
         counts.sent_on += self._outbox.rescue(BATCH)
+
+    def _runs(self, counts: Counts) -> None:
+        counts.advanced += self._workflows.advance_due(BATCH)
+
+    def _timers_due(self, counts: Counts) -> None:
+        counts.fired += self._timers.fire_due(BATCH)
 
     def _due(self, state: State, counts: Counts) -> Iterator[Task]:
         """Due tasks of a state; those past their deadline are cancelled on the way."""

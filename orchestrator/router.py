@@ -224,6 +224,10 @@ class Router:
             StoreUnavailable: the declarations cannot be read.
         """
         capable = self._declarations.capable(request.type, request.capabilities, public=public)
+        if request.agent is not None:
+            capable = [agent for agent in capable if agent.agent_id == request.agent]
+            if not capable:
+                raise NoCapableAgent(agent=request.agent, task_type=request.type)
         needed = frozenset(request.capabilities) | capable[0].task_types[request.type].needs
         with self._lock:
             self._refresh()

@@ -35,6 +35,8 @@ Collection `tasks`, one document per task:
     queued_at, published_at, epoch   when it became ready; the last publish, and its epoch
     decision       the router's choice and its reasons
     parent         {id, phase, n} of a child; depth how deep
+    run            id of the workflow run that it is a step of; its id is then
+                   "{run}.{step}:{visit}.{try}"
     handover       {phase, children: [request]} of a task that waits or has waited
     memory         what the handler asked to be given again after a hand-over
     result, error  one of them in a final state
@@ -148,8 +150,8 @@ PRIORITY_STEPS = {Priority.CRITICAL: 0, Priority.HIGH: 3, Priority.NORMAL: 6, Pr
 class Request:
     """What a caller asks for; what a hand-over's child is made of.
 
-    Of the agents that have `capabilities`, those that have all of `prefers` too come first,
-    while one of them has a live worker.
+    With `agent`, only that one may do it. Of the agents that have `capabilities`, those that
+    have all of `prefers` too come first, while one of them has a live worker.
     `twin` is equal for requests that are the same one sent again if they come within 10 s and
     the first is not answered. `seq_after` is a number that the ordering key has reached.
     """
@@ -158,6 +160,7 @@ class Request:
     payload: Document
     capabilities: tuple[str, ...] = ()
     prefers: tuple[str, ...] = ()
+    agent: str | None = None
     priority: Priority = Priority.NORMAL
     strategy: str | None = None
     caller: str = "task"
@@ -232,6 +235,7 @@ class Task:
     decision: Document | None = None
     session_id: str | None = None
     parent: Document | None = None
+    run: str | None = None
     depth: int = 0
     handover: Document | None = None
     memory: Document | None = None
@@ -498,12 +502,14 @@ class TaskStore:
         decision: Document,
         epoch: int,
         parent: tuple[Task, int, int] | None = None,
+        step: tuple[str, str] | None = None,
         refused: Document | None = None,
     ) -> tuple[Task, bool]:
         """Store a task durably; True where this call created it, False for a repetition.
 
-        `parent` is (task, phase, n) of a child, whose id follows from it. With `refused`, an
-        error, the task is stored as one that has failed.
+        `parent` is (task, phase, n) of a child, whose id follows from it; `step` is (task id,
+        run id) of a workflow run's step. With `refused`, an error, the task is stored as one
+        that has failed; a step as one that was cancelled.
 
         Raises:
             InvalidPayload: it holds what cannot be stored, such as half a character.
@@ -513,7 +519,10 @@ class TaskStore:
         if self._clock.monotonic() - self._clock.read_at > CLOCK_TRUSTED_S:
             self.read_clock()
         now = self._clock.now()
-        task_id = child_id(parent[0].id, parent[1], parent[2]) if parent else new_id(now)
+        if parent is not None:
+            task_id = child_id(parent[0].id, parent[1], parent[2])
+        else:
+            task_id = new_id(now) if step is None else step[0]
         document: Document = {
             "_id": task_id,
             "type": request.type,
@@ -548,10 +557,14 @@ class TaskStore:
             }
             if parent[0].deadline is not None:
                 document["deadline"] = parent[0].deadline
+        if step is not None:
+            document["run"] = step[1]
         if request.twin is not None:
             document["twin"] = request.twin
         if refused is not None:
-            document |= self._final(State.FAILED, error=refused)
+            # A run counts its failed steps itself: they are nobody's dead letters.
+            state = State.FAILED if step is None else State.CANCELLED
+            document |= self._final(state, error=refused)
         elif request.ordering_key is not None:
             document["check_at"] = self._first_look(now)
         else:
