@@ -60,6 +60,20 @@ class Channel(RedisChannel):
         """Without redis-py's own tries with pauses: who waits here has a deadline."""
         return super()._connparams(asynchronous) | {"retry": Retry(NoBackoff(), 0)}
 
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Without writing down who listens to a broadcast: it goes by Redis' pub/sub.
+
+        Nothing reads what kombu would write, and a killed worker's line would stay in it for
+        as long as any other worker lives (kombu 5.7, `transport/redis.py`, `sweep_bindings`).
+        """
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
+            return
+        super()._queue_bind(exchange, routing_key, pattern, queue)
+
+    def _refresh_bindings(self, queues: list[str]) -> None:
+        super()._refresh_bindings([queue for queue in queues if queue not in self._fanout_queues])
+
     def _disconnect_pools(self) -> None:
         self.__dict__.pop("_shared_client", None)
         super()._disconnect_pools()
