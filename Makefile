@@ -9,13 +9,14 @@ READY := $(VENV)/installed
 # What mypy holds to strictness.
 TYPED := orchestrator agents api deploy
 UV_VERSION := 0.13.9
+TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent bench lock clean
+.PHONY: help run test check lint agent bench torture torture-celery lock clean
 
 help: ## this list
 	@echo "make <target>:"
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: $(READY) ## the whole system on this machine, until Ctrl-C: front door, agents, Flower, servers
 	@$(BIN)/python -m deploy.run
@@ -36,6 +37,12 @@ agent: $(READY) ## one more worker for the running system: make agent ROLE=quote
 
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+torture: $(READY) ## kill everything at random under load; MINUTES=30 SEED=1 ARGS="--gap-s 5"
+	@$(TORTURE) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)
+
+torture-celery: $(READY) ## the same load and faults against Celery alone; MINUTES=30 SEED=1
+	@$(TORTURE) --celery --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)
 
 lock: ## resolve the two locks anew after a change of pyproject.toml; UPGRADE=1 for newer versions
 	@test -x build/uv/bin/uv || { python3 -m venv build/uv && build/uv/bin/pip install -q uv==$(UV_VERSION); }
