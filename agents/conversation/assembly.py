@@ -16,6 +16,9 @@ from agents.conversation.passage import Passage
 
 MAX_ITEMS: Final = 20  # of one message; a customer with more sends a list, not a message
 CORE: Final = ("product", "thickness", "size")
+_ANOTHER: Final = frozenset(
+    {",", "y", "+", "mas", "otro", "otra", "de", "una", "un", "plus", "and", "another", "(", ")"}
+)
 _BEFORE_A_PLACE: Final = (lx.FILLER_KEYS | {":", "#"}) - {"y", "e", "o", "u", "and", "or"}
 
 
@@ -139,6 +142,14 @@ class _Assembly:
         if not self._conflicts(event, group):
             return group
         end = group["_end"].get(event.kind, event.at)
+        if event.kind == "size" and set(self.passage.keys[end : event.at]) == {","}:
+            same = to_item({name: group.get(name) for name in event.values})
+            if same == to_item(event.values) and same.length_m is not None:
+                # "4x3, 4x3": two of them, or said twice?
+                here = len(self.groups) - 1
+                self.unclear.append(Unclear("dimensiones", (replace(same, quantity=2), same), here))
+                _forget_size(group)
+                return None
         if self._repeats(event, group):
             return None
         keys = self.passage.keys[end : event.at]
@@ -183,7 +194,10 @@ class _Assembly:
         return any(name in group for name in event.values)
 
     def _repeats(self, event: Event, group: dict[str, Any]) -> bool:
-        """Said again, or said otherwise: "10x5, o sea 50 m2"."""
+        """Said again, or said otherwise: "10x5, o sea 50 m2"; but "4x3 y 4x3" are two."""
+        between = self.passage.keys[group["_end"].get(event.kind, event.at) : event.at]
+        if event.kind == "size" and between and _ANOTHER.issuperset(between):
+            return False
         if all(group.get(name) == value for name, value in event.values.items()):
             return True
         stated = event.kind == "size" and ("area_m2" in group or "area_m2" in event.values)
@@ -241,9 +255,10 @@ class _Assembly:
         self.unclear.append(Unclear(name, (*firsts, second), here))
 
     def _joins(self, start: int, end: int) -> bool:
-        return any(self.passage.key(at) in lx.JOIN_KEYS for at in range(start, end)) and not any(
-            self.passage.key(at) in ("=", "(") for at in range(start, end)
-        )
+        between = self.passage.keys[start:end]
+        if "+" in between:
+            return True
+        return any(key in lx.JOIN_KEYS for key in between) and not {"=", "("} & set(between)
 
     def _is_total(self, event: Event) -> bool:
         before = {self.passage.key(at) for at in range(max(0, event.at - 3), event.at)}

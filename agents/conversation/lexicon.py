@@ -116,6 +116,9 @@ HUNDREDS: Final = _keyed(
 HUNDRED_ALONE: Final = keys("cien")  # "cien diez" are two numbers
 NEVER_ALONE: Final = keys("ciento")  # "lo siento" sounds the same
 HUNDRED_KEYS: Final = keys("hundred")
+GROUPS: Final = _keyed(
+    {"par pares couple pair pairs": 2, "docena docenas dozen dozens": 12, "decena decenas": 10}
+)
 UN: Final = {"un": 1, "uno": 1, "una": 1, "one": 1}
 ONE_KEYS: Final = frozenset({"un", "uno", "una", "one", "a"})
 EN_ONE: Final = frozenset({"one", "a"})
@@ -210,7 +213,7 @@ WITH_KEYS: Final = keys(
 INCLUDED_KEYS: Final = keys("incluido incluida incluidos incluidas included")
 OR_KEYS: Final = frozenset({"o", "u", "or", "ó"})
 JOIN_KEYS: Final = frozenset(
-    {"y", "e", "+", ",", ";", "\n", "mas", "and", "plus", "&", "-", "."}
+    {"y", "e", "+", ",", ";", "\n", "mas", "and", "plus", "&", "-", ".", "/"}
 ) | keys("tambien ademas also otro otra otros otras another")
 # They stand between a "no" and what it denies: "no necesito que me lo lleven".
 LINKING_KEYS: Final = keys("que me te se lo la los las le les nos hace falta yo nosotros")
@@ -715,6 +718,7 @@ FREIGHT_VERB_KEYS: Final = keys("traigan traigas lleven lleves acerquen")
 FREIGHT_VERB_OF_IT_KEYS: Final = keys("manden mandes envien envies traer llevar")
 IT_KEYS: Final = keys("lo la los las")
 # Who has them already needs none: "los anclajes los tengo".
+MINE_KEYS: Final = keys("mio mios propio propios cuenta")
 OWN_KEYS: Final = keys("tengo tenemos consigo consigue compro pongo ponemos aparte own")
 FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")
 PICK_UP_CUES: Final = (

@@ -201,7 +201,9 @@ def _join_numbers(tokens: Sequence[Token]) -> list[Token]:
     joined: list[Token] = []
     at = 0
     while at < len(tokens):
-        token, size = _spelled_number(tokens, at)
+        token, size = _dozens(tokens, at)
+        if token is None:
+            token, size = _spelled_number(tokens, at)
         if token is None and tokens[at].kind == "number":
             token, size = _fraction(tokens, at)
             token = token or tokens[at]
@@ -213,8 +215,50 @@ def _join_numbers(tokens: Sequence[Token]) -> list[Token]:
         at += size
         token, size = _with_half(token, tokens, at)
         at += size
+        token, size = _with_hundredths(token, tokens, at)
+        at += size
         joined.append(token)
     return joined
+
+
+def _dozens(tokens: Sequence[Token], at: int) -> tuple[Token | None, int]:
+    """ "una docena de", "media docena", "un par de", "3 docenas", "a couple of"."""
+    first = tokens[at]
+    place, times = at + 1, Decimal(1)
+    if first.key in lexicon.PARTS:
+        times = Decimal(lexicon.PARTS[first.key])
+        place += _key(tokens, place) == "a"
+    elif first.kind == "number" and first.value is not None:
+        times = first.value
+    elif first.key in lexicon.NUMBERS:
+        times = Decimal(lexicon.NUMBERS[first.key])
+    elif first.key not in lexicon.ONE_KEYS:
+        return None, 0
+    group = lexicon.GROUPS.get(_key(tokens, place))
+    if group is None:
+        return None, 0
+    size = place + 1 - at
+    following = tokens[at + size + 1] if at + size + 1 < len(tokens) else None
+    of_things = following is not None and following.kind == "word"
+    if _key(tokens, at + size) in ("de", "of") and of_things:
+        size += 1
+    return _number(tokens[at : at + size], times * group), size
+
+
+def _with_hundredths(token: Token, tokens: Sequence[Token], at: int) -> tuple[Token, int]:
+    """ "siete con veinte por tres": said like money, of metres."""
+    if token.value is None or token.value >= 100 or _key(tokens, at) not in ("kon", "con"):
+        return token, 0
+    part, size = _below_hundred(tokens, at + 1)
+    if part is None and at + 1 < len(tokens) and tokens[at + 1].text.isdigit():
+        part, size = int(tokens[at + 1].text[:3]), 1
+    if part is None or not 10 <= part <= 99 or token.value != int(token.value):
+        return token, 0
+    if _key(tokens, at + 1 + size) not in lexicon.TIMES_KEYS:
+        return token, 0
+    value = token.value + Decimal(part) / 100
+    text = " ".join([token.text, *(piece.text for piece in tokens[at : at + 1 + size])])
+    return token._replace(values=(value,), text=text), 1 + size
 
 
 def _spelled_number(tokens: Sequence[Token], at: int) -> tuple[Token | None, int]:

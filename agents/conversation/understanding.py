@@ -250,6 +250,7 @@ class _Reading(Passage):
                 or after in lx.COUNTED_ELSEWHERE_KEYS
                 or (before == "las" and self.key(at - 2) in ("a", "al"))
                 or self._in_an_address(at)
+                or self._in_an_id(at)
             ):
                 self._take(at, at + 1)
 
@@ -263,6 +264,16 @@ class _Reading(Passage):
         if self.key(at - 1) == ":":
             return first.value <= 24 and len(second.text) == 2
         return first.value <= 31 and second.kind == "number"
+
+    def _in_an_id(self, at: int) -> bool:
+        """The 7 of "4.123.456-7", the 23 of "juan23@correo.com"."""
+        token = self.tokens[at]
+        if self.key(at + 1) == "@" and self.tokens[at + 1].glued:
+            return True
+        long = (
+            at >= 2 and self.tokens[at - 2].kind == "number" and len(self.tokens[at - 2].text) > 5
+        )
+        return long and token.glued and self.key(at - 1) == "-" and self.tokens[at - 1].glued
 
     def _in_an_address(self, at: int) -> bool:
         after = self.key(at + 1)
@@ -490,6 +501,11 @@ class _Reading(Passage):
             measure.end += 1
             if unit == "m":
                 self._read_after_metres(measure)
+            elif unit == "cm" and measure.value is not None and self.key(measure.end) == "y":
+                part = lx.PARTS.get(self.key(measure.end + 1))
+                if part is not None:  # "2 cm y medio"
+                    measure.values = (measure.value + Decimal(part),)
+                    measure.end += 2
         elif after in lx.SQUARE_BEFORE_KEYS and lx.UNITS_BY_KEY.get(self.key(measure.end + 1)):
             inner = lx.UNITS_BY_KEY[self.key(measure.end + 1)]
             measure.unit = "m2" if inner == "m" else "other"
@@ -611,13 +627,17 @@ class _Reading(Passage):
             return False
         if second.unit == "m2" and (first.unit is not None or self._is_thickness_of_product(first)):
             return False  # but "10 x 5 m2" is a size
-        if "area" in (first.side, second.side) or "thickness" in (first.side,):
+        if second.side == "area" or first.side == "thickness":
             return False
         times = [at for at in gap if self.key(at) in lx.TIMES_KEYS]
         rest = [self.key(at) for at in gap if self.key(at) not in lx.TIMES_KEYS]
         if len(times) != 1 or any(key not in ("de", "unos", "los", "el", "of") for key in rest):
             return False
-        return not any(self.used[at] for at in (first.start, second.start))
+        if any(self.used[at] for at in (first.start, second.start)):
+            return False
+        if first.side == "area":
+            first.side = None  # "una superficie de 10 metros por 5"
+        return True
 
     def _chain(self, chain: list[Measure]) -> None:
         start, end = chain[0].start, chain[-1].end
@@ -784,6 +804,9 @@ class _Reading(Passage):
                     )
                 else:
                     self._unclear(measure.start, measure.end, Unclear("dimensiones"))
+            elif measure.unit == "m" and measure.side is None and self._made(value * 1000):
+                thickness = tidy(value * 1000)  # "de 0,10 m"
+                self._event(measure.start, measure.end, "thickness", {"thickness_mm": thickness})
 
     def _labelled_thickness(self, measure: Measure, value: Decimal) -> None:
         if measure.unit == "m":
@@ -791,7 +814,7 @@ class _Reading(Passage):
         elif measure.unit is not None:
             value = in_mm(value, measure.unit)
         elif value * 10 in self.words.thicknesses_mm and value not in self.words.thicknesses_mm:
-            option = Item(thickness_mm=value * 10)
+            option = Item(thickness_mm=tidy(value * 10))
             self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
             return
         self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
@@ -872,14 +895,17 @@ class _Reading(Passage):
         asked = self.hint.asked == ("espesor",) or ("espesor" in self.hint.asked and not measure.of)
         made = self._made(value)
         before = self.key(measure.start - 2) if measure.of else ""
-        of_a_place = before in lx.PLACE_KEYS or self.is_unknown_word(measure.start - 2)
+        of_a_place = before in lx.PLACE_KEYS or (
+            self.is_unknown_word(measure.start - 2)
+            and self.key(measure.start - 3) not in lx.PIECE_KEYS  # "panel sandwich de 100"
+        )
         if lx.UNITS_BY_KEY.get(self.key(measure.start - 1)) == "m":
             return  # "10 metros 50" is a length or a length and a thickness
         if made and (after_product or asked or not of_a_place or not measure.of):
             self._event(measure.start, measure.end, "thickness", {"thickness_mm": value})
         elif self._made(value * 10) and value <= 30 and (after_product or asked or measure.of):
             if after_product or asked or not of_a_place:
-                option = Item(thickness_mm=value * 10)
+                option = Item(thickness_mm=tidy(value * 10))
                 self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
         elif (
             15 <= value <= 500
@@ -946,6 +972,8 @@ class _Reading(Passage):
             if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
                 return None
             key = self.key(at)
+            if key == "," and self.key(at + 1) in lx.ONE_KEYS:
+                return None  # "dos piezas, una de 4x3 y otra de 5x3"
             if key in ("de", "of"):
                 seen_of = True
             elif self.used[at] or self.tokens[at].kind == "number":
@@ -1023,6 +1051,9 @@ class _Reading(Passage):
                 self._event(measure.start, measure.end + 1, "size", values)
                 self._take(length.start, length.end)
                 return
+        if count > 1 and len([each for each in sizes if len(each.values) >= 2]) == count:
+            self._take(measure.start, measure.end + 1)  # each of them has its size
+            return
         place = bisect_left(sizes, measure.start, key=lambda event: event.at)
         near = sizes[max(place - 1, 0) : place] or sizes[place : place + 1]
         near = [event for event in near if "area_m2" not in event.values]
@@ -1072,7 +1103,10 @@ class _Reading(Passage):
 
     def _metres_alone(self) -> None:
         """ "50 metros" may be square metres or a length."""
-        if any(event.kind == "size" for event in self.events):
+        sizes = [event for event in self.events if event.kind == "size"]
+        if len(sizes) == 1 and len(sizes[0].values) == 1:
+            self._other_side(sizes[0])
+        if sizes:
             return
         about_a_quote = bool(self.events) or self.has_cue("quote_request") or self.hint.asked
         free = [
@@ -1096,6 +1130,17 @@ class _Reading(Passage):
             elif not self.is_question(self.sentence[measure.start]):
                 self._area_or_length(measure, metres[0])
             return
+
+    def _other_side(self, size: Event) -> None:
+        """ "30 metros lineales de 2,5 de alto", "10 metros y 5 de ancho"."""
+        missing = {"length_m": "width_m", "width_m": "length_m"}.get(next(iter(size.values)))
+        free = [
+            each for each in self.measures
+            if each.unit == "m" and not each.side and not self.used[each.start]
+        ]  # fmt: skip
+        metres = in_metres(free[0], default="m") if len(free) == 1 else ()
+        if missing is not None and len(metres) == 1:
+            self._event(free[0].start, free[0].end, "size", {missing: metres[0]})
 
     def _numbers_left_over(self) -> None:
         """ "10x5, quiero 2": a number that nothing explains, beside a size, may be of pieces."""
@@ -1192,8 +1237,10 @@ class _Reading(Passage):
                 return not of_another or self.key(place + 1) in lx.NOT_WANTED_VERB_KEYS
             if self.used[place] or key in lx.ANCHOR_KEYS or key in lx.FREIGHT_KEYS:
                 return False
-            if key in lx.WITH_KEYS or self.tokens[place].kind == "number":
+            if self.tokens[place].kind == "number":
                 return False
+            if key in lx.WITH_KEYS and self.key(place - 1) not in lx.NOT_KEYS:
+                return False  # but "sin incluir", "no poner"
         return False
 
     def _sides_counted(self, at: int, end: int) -> int | None:
@@ -1383,7 +1430,13 @@ class _Reading(Passage):
         return carried
 
     def _has_own(self, at: int) -> bool:
-        """ "los anclajes los tengo", "ya tengo anclajes", "el flete lo pongo yo"."""
+        """ "los anclajes los tengo", "ya tengo anclajes", "el flete lo pongo yo", "un flete
+        mío", "el flete corre por mi cuenta"."""
+        for place in range(at + 1, min(at + 6, len(self.tokens))):
+            if self.tokens[place].text in ENDS or self.tokens[place].text == ",":
+                break
+            if self.key(place) in lx.MINE_KEYS:
+                return True
         for step, last in ((1, at + 5), (-1, at - 4)):
             for place in range(at + step, last, step):
                 key = self.key(place)
