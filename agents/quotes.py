@@ -387,14 +387,13 @@ class QuoteStore:
                 return replace(quote, state=state, revision=quote.revision + 1)
 
     def name_customer(self, quote_id: str, name: str) -> None:
-        """Put a customer's name on a quote that was made without one.
-
-        Raises:
-            QuoteNotFound: no such quote.
-        """
+        """Make a quote out to somebody; one that is not kept any more is left alone."""
         while True:
-            quote, _ = self._stored(quote_id)
-            if quote.customer_name is not None:
+            try:
+                quote, _ = self._stored(quote_id)
+            except QuoteNotFound:
+                return
+            if quote.customer_name == name:
                 return
             edition = quote.edition + 1
             if self._write(quote, {"$set": {"customer.name": name, "edition": edition}}):

@@ -108,6 +108,6 @@ def eventually() -> Callable[..., T]:
     return wait
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def project() -> Path:
     return Path(__file__).resolve().parents[1]

@@ -6,6 +6,7 @@ that needs a price hands over to the quote agent before that and is worked out a
 the quote is there, from what was decided then: nothing is committed in between.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from agents.conversation.wording import say
 from agents.language_model import CAPABILITY as LLM
 from agents.messages import generate_message as write_message
 from agents.product_answers import answer_product_question as answer_from_catalogue
+from agents.quotes import QuoteNotFound
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, HandOver, Request, TaskContext, TaskError
 from orchestrator.context import Burst, Session
@@ -157,7 +159,15 @@ def _answered(context: TaskContext, burst: Burst) -> Any:
     """What an earlier run, or the turn that covered the message, has committed."""
     if burst.session.outgoing:
         context.engine.outbox.project(burst.session.id)
+    _note_sent(context, burst.reply)
     return burst.reply
+
+
+def _note_sent(context: TaskContext, committed: Any) -> None:
+    """The customer has the quote of a committed reply; harmless to repeat."""
+    if quote := committed.get("quote"):
+        with suppress(QuoteNotFound):  # erased since
+            stores_of(context.engine).quotes.change(quote["id"], "send")
 
 
 def _leave_to_person(context: TaskContext, burst: Burst) -> Any:
@@ -254,6 +264,10 @@ def _commit(
     if "opt_out" in turn.effects and session.phone is not None:
         context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
+    quoted, name = turn.state.quoted, turn.state.name
+    if quote is None and quoted and name and name != session.context["shared"].get("name"):
+        # Asked for with the quote, the name comes after it; before the commit, for a repetition.
+        stores_of(context.engine).quotes.name_customer(quoted.id, name)
     if quote is not None:
         shared["last_quote"] = {"id": quote["id"], "code": quote["codigo"]}
     outgoing = context.engine.outbox.of_message(
@@ -274,6 +288,7 @@ def _commit(
     )
     if outgoing:
         context.engine.outbox.project(session.id)
+    _note_sent(context, committed)
     return committed
 
 

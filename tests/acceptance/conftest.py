@@ -137,13 +137,22 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisSer
     mongo.stop()
 
 
+@pytest.fixture(scope="module")
+def make_desk(
+    servers: tuple[RedisServer, MongoServer], eventually: Callable[..., object]
+) -> Callable[[Path], Desk]:
+    """A desk in a directory, for who shares one between tests; to be closed by its maker."""
+
+    def make(directory: Path) -> Desk:
+        desk = Desk(directory, *servers, eventually)
+        desk.engine.init([])
+        return desk
+
+    return make
+
+
 @pytest.fixture
-def desk(
-    tmp_path: Path,
-    servers: tuple[RedisServer, MongoServer],
-    eventually: Callable[..., object],
-) -> Iterator[Desk]:
-    desk = Desk(tmp_path, *servers, eventually)
-    desk.engine.init([])
+def desk(tmp_path: Path, make_desk: Callable[[Path], Desk]) -> Iterator[Desk]:
+    desk = make_desk(tmp_path)
     yield desk
     desk.close()

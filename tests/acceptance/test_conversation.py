@@ -79,6 +79,11 @@ def test_a_quote_in_three_turns_in_spanish(desk, front_door):
         "accepted", "promoted", "claimed", "waiting", "resumed", "claimed", "completed",
     ]  # fmt: skip
     assert desk.engine.store.get(task.child_ids()[0]).agent == "quote_agent"
+    # The customer has it, and says whose it is afterwards.
+    quotes = desk.engine.database["quotes"]
+    assert quotes.find_one({"_id": third["quote"]["id"]})["state"] == "sent"
+    say(front_door, "soy Juan Pérez", "es-1")
+    assert quotes.find_one({"_id": third["quote"]["id"]})["customer"]["name"] == "Juan Pérez"
 
 
 def test_a_quote_in_english_and_a_correction_after_it(desk, front_door):
