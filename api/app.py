@@ -31,6 +31,7 @@ from api.inputs import MAX_BODY_BYTES
 from orchestrator import logs
 from orchestrator.engine import Engine, installed_version
 from orchestrator.logs import log
+from orchestrator.metrics import Metrics
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
 
@@ -53,7 +54,7 @@ def create_app(engine: Engine) -> APIFlask:
         app.json.ensure_ascii = False  # people read it with curl
         app.json.sort_keys = False
     errors.register(app)
-    _watch(app)
+    _watch(app, engine.metrics)
     if engine.settings.origins:
         CORS(
             app,
@@ -86,7 +87,7 @@ def create_app(engine: Engine) -> APIFlask:
     return app
 
 
-def _watch(app: Flask) -> None:
+def _watch(app: Flask, metrics: Metrics) -> None:
     """Give every request an id, headers that are always due, and its line in the log."""
 
     @app.before_request
@@ -102,12 +103,15 @@ def _watch(app: Flask) -> None:
         response.headers["X-Request-ID"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
+        took_s = time.perf_counter() - g.started
         # The route's pattern: a path holds ids.
+        route = request.url_rule.rule if request.url_rule else None
+        metrics.answered(request.method, route, response.status_code, took_s)
         facts: dict[str, Any] = {
             "method": request.method,
-            "route": request.url_rule.rule if request.url_rule else None,
+            "route": route,
             "status": response.status_code,
-            "ms": round((time.perf_counter() - g.started) * 1000, 1),
+            "ms": round(took_s * 1000, 1),
             "caller": g.get("caller"),
         }
         log.info("http.request", **facts)

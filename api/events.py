@@ -176,6 +176,7 @@ def _stream(
         engine.events.unwatch(watch)
         if taken:
             places.give_back()
+            engine.metrics.streams.dec()
             took_s = round(time.monotonic() - began, 1)
             log.info("stream.ended", kind=watch.kind, duration_s=took_s)
 
@@ -186,6 +187,7 @@ def _stream(
             end()
             return Response(status=204)
         places.take()
+        engine.metrics.streams.inc()
         taken = True
     except BaseException:
         end()

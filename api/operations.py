@@ -3,7 +3,8 @@
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import request
+from flask import Response, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
 from api import schemas
 from api.auth import Access
@@ -11,6 +12,7 @@ from api.errors import NotReady
 from api.promptness import prompt
 from orchestrator.engine import Engine
 from orchestrator.errors import StoreUnavailable
+from orchestrator.metrics import DeskCollector, targets
 
 LOOKING = {
     401: "Not on this machine, and no known credentials.",
@@ -89,6 +91,34 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         """Depth and oldest age of each agent's queue by priority, and what its workers hold."""
         with prompt(engine):
             return engine.service.queues()
+
+    metrics = CollectorRegistry()
+    metrics.register(engine.metrics.registry)
+    metrics.register(DeskCollector(engine.service))
+
+    text_plain: Any = {
+        "description": "What this front door counts, and what is true of the desk.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+
+    @desk.get("/metrics")
+    @access.onlooker
+    @desk.doc(summary="Metrics", responses={200: text_plain, **LOOKING})
+    def measured() -> Any:
+        """For Prometheus. Each worker has a port of its own for what it counts."""
+        with prompt(engine):
+            text = generate_latest(metrics)
+        return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    @desk.get("/api/orchestrator/metrics/targets")
+    @access.onlooker
+    @desk.output(schemas.MetricsTargets)
+    @desk.doc(summary="Where workers serve their metrics", responses=LOOKING)
+    def metrics_targets() -> Any:
+        """For Prometheus' `http_sd_configs`."""
+        with prompt(engine):
+            found = targets(engine.service.workers())
+        return schemas.MetricsTargets.model_validate(found)
 
     return desk
 

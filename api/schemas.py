@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import phonenumbers
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 from pydantic_core import PydanticCustomError
 
 from api.inputs import pointer
@@ -683,6 +683,17 @@ class Queues(BaseModel):
 
     queue_size: int
     queues: list[Queue]
+
+
+class MetricsTarget(BaseModel):
+    """A worker's metrics, as Prometheus' `http_sd_configs` reads it."""
+
+    targets: list[str] = Field(description="host:port, one.")
+    labels: dict[str, str] = Field(description="The worker's name, and its agents.")
+
+
+class MetricsTargets(RootModel[list[MetricsTarget]]):
+    """Every live worker that serves metrics."""
 
 
 class Status(BaseModel):

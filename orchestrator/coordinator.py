@@ -25,6 +25,7 @@ from orchestrator.errors import (
     TooManyWaiting,
 )
 from orchestrator.logs import log
+from orchestrator.metrics import Metrics
 from orchestrator.replies import Replies
 from orchestrator.router import Decision, Router
 from orchestrator.settings import Settings
@@ -59,6 +60,7 @@ class Coordinator:
         router: Router,
         publisher: Publisher,
         replies: Replies,
+        metrics: Metrics,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -66,6 +68,7 @@ class Coordinator:
         self._router = router
         self._publisher = publisher
         self._replies = replies
+        self._metrics = metrics
         self._settings = settings
         self._seq_hints = _SeqHints()
         # Set by the engine: workflows need a coordinator first.
@@ -109,6 +112,7 @@ class Coordinator:
         )
         if not created:
             return task, False
+        self._metrics.accepted(task)
         log.info("task.accepted", task_id=task.id, type=task.type, agent=task.agent)
         if task.key is not None:
             self._seq_hints.set(task.key, task.seq or 0)

@@ -20,6 +20,7 @@ from orchestrator.definitions import DefinitionInvalid
 from orchestrator.events import Events
 from orchestrator.files import Files
 from orchestrator.logs import log
+from orchestrator.metrics import Metrics, StoreWatch
 from orchestrator.outbox import Outbox
 from orchestrator.registry import Registry, open_redis
 from orchestrator.replies import SWEEP_S, Replies
@@ -39,7 +40,8 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = Clock()
-        self.database: Database[Document] = open_database(settings)
+        self.metrics = Metrics()
+        self.database: Database[Document] = open_database(settings, StoreWatch(self.metrics))
         self.redis = open_redis(settings)
         self.store = TaskStore(self.database, self.clock, settings)
         self.sessions = Sessions(self.database, self.clock, self.store, settings)
@@ -53,7 +55,13 @@ class Engine:
         self.replies = Replies(self.redis, self.store, settings)
         self.events = Events(self.database, self.store, self.replies, SWEEP_S)
         self.coordinator = Coordinator(
-            self.store, self.declarations, self.router, self.publisher, self.replies, settings
+            self.store,
+            self.declarations,
+            self.router,
+            self.publisher,
+            self.replies,
+            self.metrics,
+            settings,
         )
         self.contacts = Contacts(self.database, self.clock)
         self.outbox = Outbox(

@@ -62,6 +62,7 @@ class Heartbeat:
     started_at: str = ""
     version: str = ""
     pid: int = 0
+    metrics: str | None = None  # "host:port" of its /metrics
 
 
 _HEARTBEAT_FIELDS = Heartbeat.__dataclass_fields__.keys()

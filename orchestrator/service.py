@@ -158,7 +158,7 @@ class Service:
         """
         agents = self.agents()
         load = self._load()
-        counts = self._count()
+        counts = self.counts()
         online = sum(agent["status"] in ("idle", "busy") for agent in agents)
         rescue_age_s = self.rescue_age_s()
         rescued = rescue_age_s is not None and rescue_age_s < 2 * self._settings.lease_s
@@ -199,13 +199,26 @@ class Service:
             "workflows": {},
         }
 
+    def workers(self) -> list[Worker]:
+        """Every worker that was heard of within the hour.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        return list(self._router.load().workers)
+
     def _load(self) -> Load | None:
         try:
             return self._router.load()
         except BrokerUnavailable:
             return None
 
-    def _count(self) -> dict[State, int]:
+    def counts(self) -> dict[State, int]:
+        """Tasks that are kept, by state; some seconds old.
+
+        Raises:
+            StoreUnavailable: MongoDB does not answer.
+        """
         with self._lock:
             began = time.monotonic()
             if began >= self._count_again_at:

@@ -8,7 +8,7 @@ import base64
 import ipaddress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from holidays import list_supported_countries
@@ -352,6 +352,15 @@ class Settings(BaseSettings):
         None,
         description="YAML file with the name, address and logo that the business's documents show; "
         "without it, the sample business that ships.",
+    )
+
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Where workers serve their metrics; loopback by default."
+    )
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = Field(
+        0,
+        description="Port of a worker's /metrics. 0 is any that is free: the front door lists them "
+        "for Prometheus at /api/orchestrator/metrics/targets. 'off' serves none.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

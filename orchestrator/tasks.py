@@ -78,6 +78,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
 )
+from pymongo.monitoring import CommandListener
 
 from orchestrator.clock import JUMP_S, Clock
 from orchestrator.errors import (
@@ -381,7 +382,7 @@ def _until(deadline: dt.datetime | None) -> Document:
     return {} if deadline is None else {"check_at": deadline}
 
 
-def open_database(settings: Settings) -> Database[Document]:
+def open_database(settings: Settings, *listeners: CommandListener) -> Database[Document]:
     """The database, with the write concern that acceptance rests on.
 
     The pool is small because the embedded server keeps a thread per connection.
@@ -395,6 +396,7 @@ def open_database(settings: Settings) -> Database[Document]:
         socketTimeoutMS=int(settings.store_timeout_s * 4000),
         waitQueueTimeoutMS=int(settings.store_timeout_s * 1000),
         appname="agent-orchestrator",
+        event_listeners=listeners,
     )
     return client.get_database(
         settings.mongodb_database,

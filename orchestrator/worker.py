@@ -45,7 +45,7 @@ from kombu import Exchange, Queue
 from pydantic import BaseModel, ValidationError
 from pymongo.errors import ConnectionFailure
 
-from orchestrator import logs
+from orchestrator import logs, metrics
 from orchestrator.broker import configure
 from orchestrator.context import Writer
 from orchestrator.coordinator import ChildResult
@@ -184,6 +184,7 @@ class Runtime:
         self._slots = slots
         # Unique for ever: a pid comes again, and on another host at the same time.
         self.worker = f"{node}/{os.getpid()}/{secrets.token_hex(4)}"
+        self.metrics_address: str | None = None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._lock = threading.Lock()
         self._holds = Slots()
@@ -209,7 +210,7 @@ class Runtime:
         for name, interval_s, step in (
             ("lease", self._settings.heartbeat_s, self._renew),
             ("heartbeat", self._settings.heartbeat_s, self._beat),
-            ("rescue", self._settings.rescue_interval_s, self._rescuer.tick),
+            ("rescue", self._settings.rescue_interval_s, self._rescue),
             ("watch", WATCH_S, self._watch),
         ):
             thread = threading.Thread(
@@ -257,6 +258,11 @@ class Runtime:
         self.engine.store.renew((held.task_id, held.fence) for held in self._holds.inside())
         self.engine.store.tell_ended()
 
+    def _rescue(self) -> None:
+        counts = self._rescuer.tick()
+        if counts is not None:
+            self.engine.metrics.rescued(vars(counts))
+
     def _beat(self) -> None:
         try:
             self.engine.registry.beat(self._heartbeat())
@@ -280,6 +286,7 @@ class Runtime:
                 started_at=self._started_at,
                 version=installed_version(),
                 pid=os.getpid(),
+                metrics=self.metrics_address,
             )
 
     def _trouble(self, now: float) -> str | None:
@@ -397,6 +404,7 @@ class Runtime:
                 log.debug("task.not_claimed", task_id=task_id, fence=fence)
                 return
             self._holds.claimed(held, claim)
+            self.engine.metrics.claimed(claim.task)
             logs.about(**_whose(claim.task))
             outcome = self._attempt(agent, task_type, claim, held)
         except StaleAttempt:
@@ -416,6 +424,8 @@ class Runtime:
                 self._outcomes[outcome] += 1
                 if outcome not in ("dropped", "stale", "left"):
                     self._run_times.append((time.monotonic(), run_s))
+            if outcome != "dropped":
+                self.engine.metrics.attempted(task_type.name, agent.id, outcome, run_s)
         log.info(
             f"task.{outcome}",
             task_id=task_id,
@@ -841,7 +851,9 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
 
     def on_worker_init(sender: Any, **_: Any) -> None:
         node.update(name=sender.hostname, prefork="prefork" in str(sender.pool_cls))
-        if not node["prefork"]:
+        if node["prefork"]:
+            node["metrics"] = metrics.serve(metrics.gather_from_children(), settings)
+        else:
             slots = {agent.id: agent.slots for agent in app.agents}
             if len(app.agents) == 1:
                 slots = {app.agents[0].id: sender.concurrency}
@@ -856,6 +868,10 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
                 slots,
                 app.stop_request,
                 watches_consumer=watches_consumer,
+            )
+            counted = app.runtime.engine.metrics.registry
+            app.runtime.metrics_address = (
+                node["metrics"] if node["prefork"] else metrics.serve(counted, settings)
             )
             app.runtime.start()
         except Exception as error:
@@ -879,6 +895,10 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
             app.runtime.stop()
             app.runtime = None
 
+    def on_worker_shutdown(**_: Any) -> None:
+        on_shutdown()
+        metrics.forget_children()
+
     def on_setup_logging(**_: Any) -> None:
         # Being connected keeps Celery from setting up its own.
         logs.configure(settings)
@@ -895,4 +915,4 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     signals.worker_process_init.connect(on_child_init, weak=False)
     signals.worker_ready.connect(on_worker_ready, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
-    signals.worker_shutdown.connect(on_shutdown, weak=False)
+    signals.worker_shutdown.connect(on_worker_shutdown, weak=False)
