@@ -293,17 +293,17 @@ def session_events(news: SessionNews, after: int, told: SessionState | None) -> 
     if delta:
         events.append(Event("STATE_DELTA", {"delta": delta}))
     for message in news.messages:
-        named = {"messageId": message["_id"]}
-        said = {"role": ROLES[message["role"]], "author": message["role"]}
+        named = {"messageId": f"{message.session_id}:{message.n}"}
+        said = {"role": ROLES[message.role], "author": message.role}
         parts: list[tuple[str, Document]] = [
-            ("TEXT_MESSAGE_START", named | said | {"taskId": message.get("task_id")}),
-            ("TEXT_MESSAGE_CONTENT", named | {"delta": message["text"]}),
+            ("TEXT_MESSAGE_START", named | said | {"taskId": message.task_id}),
+            ("TEXT_MESSAGE_CONTENT", named | {"delta": message.text}),
             ("TEXT_MESSAGE_END", named),
         ]
         for place, (name, facts) in enumerate(parts):
-            number = message["n"] * PARTS + place
+            number = message.n * PARTS + place
             if number > after:
-                facts = facts | {"timestamp": _ms(message["at"])}
+                facts = facts | {"timestamp": _ms(message.at)}
                 events.append(Event(name, facts, number))
     if news.state.status == "closed" and not news.more:
         number = news.number * PARTS + PARTS - 1

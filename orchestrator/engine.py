@@ -53,7 +53,7 @@ class Engine:
         self.admission = Admission(self.store, self.router, settings)
         self.publisher = Publisher(settings)
         self.replies = Replies(self.redis, self.store, settings)
-        self.events = Events(self.database, self.store, self.replies, SWEEP_S)
+        self.events = Events(self.database, self.store, self.sessions, self.replies, SWEEP_S)
         self.coordinator = Coordinator(
             self.store,
             self.declarations,

@@ -6,7 +6,7 @@ watched, what the store holds with what its watchers have seen. What is announce
 swept only says *that* something is new; watchers read it from the store, so nothing depends
 on what Redis remembers.
 
-Reads `tasks`, `sessions` and `messages`; writes nothing.
+Reads `tasks`, `sessions` and `messages`; writes what reading messages writes.
 """
 
 import threading
@@ -16,6 +16,7 @@ from typing import Any
 
 from pymongo.database import Database
 
+from orchestrator.context import Message, Sessions, ordering_key
 from orchestrator.errors import NotFound
 from orchestrator.logs import log
 from orchestrator.replies import Replies, mark_of_key
@@ -44,7 +45,7 @@ class SessionNews:
     """
 
     state: SessionState
-    messages: list[Document]
+    messages: list[Message]
     number: int
     more: bool
 
@@ -75,11 +76,17 @@ class Events:
     """Watches and their reads. Thread-safe, one per process; sweeps while somebody watches."""
 
     def __init__(
-        self, database: Database[Document], store: TaskStore, replies: Replies, sweep_s: float
+        self,
+        database: Database[Document],
+        store: TaskStore,
+        sessions: Sessions,
+        replies: Replies,
+        sweep_s: float,
     ) -> None:
         self._tasks = database["tasks"]
-        self._sessions = database["sessions"]
+        self._documents = database["sessions"]
         self._messages = database["messages"]
+        self._sessions = sessions
         self._store = store
         self._replies = replies
         self._sweep_s = sweep_s
@@ -102,7 +109,7 @@ class Events:
         with self._lock:
             self._watches[watch.kind, watch.name].add(watch)
             if watch.kind == "session":
-                self._marks[mark_of_key(_key(watch.name))] = watch.name
+                self._marks[mark_of_key(ordering_key(watch.name))] = watch.name
             if self._sweeper is None:
                 self._sweeper = threading.Thread(target=self._run, name="events", daemon=True)
                 self._sweeper.start()
@@ -117,7 +124,7 @@ class Events:
             if not same:
                 del self._watches[watch.kind, watch.name]
                 if watch.kind == "session":
-                    self._marks.pop(mark_of_key(_key(watch.name)), None)
+                    self._marks.pop(mark_of_key(ordering_key(watch.name)), None)
 
     def task(self, watch: Watch) -> Task:
         """The watched task as it stands.
@@ -143,18 +150,16 @@ class Events:
         if seen is None:
             raise NotFound("No such session")
         _, owner, status, working = seen
-        found: list[Document]
-        with store_errors():
-            if after is None:
-                newest = self._messages.find({"session_id": watch.name}).sort("n", -1)
-                found = list(newest.limit(RECENT_MESSAGES))[::-1]
-            else:
-                asked = {"session_id": watch.name, "n": {"$gt": after}}
-                found = list(self._messages.find(asked).sort("n", 1).limit(MESSAGES_READ))
+        session = self._sessions.get(watch.name)
+        limit = MESSAGES_READ
+        if after is None:
+            # Whatever was said is among the messages then, and numbered without gaps.
+            after = max(int(self._sessions.project(session)["n"]) - RECENT_MESSAGES, 0)
+        found = self._sessions.messages(session, after=after, limit=limit)
         watch.seen = seen
-        watch.number = found[-1]["n"] if found else after or 0
-        more = after is not None and len(found) == MESSAGES_READ
-        return SessionNews(SessionState(owner, status, working), found, watch.number, more)
+        watch.number = found[-1].n if found else after
+        state = SessionState(owner, status, working)
+        return SessionNews(state, found, watch.number, len(found) == limit)
 
     def close_watches(self) -> None:
         """Wake every watcher and tell it by `closing`: the process is about to stop."""
@@ -211,14 +216,19 @@ class Events:
         """Session id -> version, owner, status, whether a task of it is under way."""
         if not session_ids:
             return {}
-        keys = [_key(session_id) for session_id in session_ids]
+        keys = [ordering_key(session_id) for session_id in session_ids]
         fields = {"version": 1, "owner": 1, "status": 1}
         with store_errors():
-            sessions = list(self._sessions.find({"_id": {"$in": session_ids}}, fields))
+            sessions = list(self._documents.find({"_id": {"$in": session_ids}}, fields))
             heads = self._tasks.find({"key": {"$in": keys}, "head": True}, {"key": 1})
             at_work = {head["key"] for head in heads}
         return {
-            d["_id"]: (d["version"], d["owner"], d.get("status", "open"), _key(d["_id"]) in at_work)
+            d["_id"]: (
+                d["version"],
+                d["owner"],
+                d.get("status", "open"),
+                ordering_key(d["_id"]) in at_work,
+            )
             for d in sessions
         }
 
@@ -228,8 +238,3 @@ class Events:
         with store_errors():
             found = self._messages.find({"_id": {"$in": message_ids}}, {"_id": 1})
             return {document["_id"] for document in found}
-
-
-def _key(session_id: str) -> str:
-    """The ordering key of a session's messages."""
-    return f"session:{session_id}"

@@ -155,8 +155,8 @@ class DeskCollector(Collector):
         for state, count in counts.items():
             tasks.add_metric([state], count)
         yield tasks
-        dead = _gauge("dead_letters", "Failed tasks that nobody replayed or discarded.")
-        dead.add_metric([], counts["failed"])
+        dead = _gauge("dead_letters", "Dead letters; counted to 10,000.")
+        dead.add_metric([], self._service.dead_letters())
         yield dead
         age_s = self._service.rescue_age_s()
         rescue = _gauge("rescue_age_seconds", "Since a rescuer last showed itself.")

@@ -199,6 +199,14 @@ class Service:
             "workflows": {},
         }
 
+    def dead_letters(self) -> int:
+        """How many failed tasks nobody has replayed or discarded, counted to 10,000.
+
+        Raises:
+            StoreUnavailable: MongoDB does not answer.
+        """
+        return self._store.dead_letters(10_000)
+
     def workers(self) -> list[Worker]:
         """Every worker that was heard of within the hour.
 

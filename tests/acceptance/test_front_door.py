@@ -132,6 +132,21 @@ def test_a_task_is_told_to_its_end_and_from_wherever_a_client_left(front_door: F
     assert requests.get(url, headers={"Last-Event-ID": str(ids[-1])}, timeout=9).status_code == 204
 
 
+def test_a_watched_session_hears_messages_and_its_state(front_door: FrontDoor) -> None:
+    front_door.say("hello", "stream-2")
+    url = f"{front_door.url}/api/sessions/stream-2/events"
+    with Stream(url, last=0) as stream, ThreadPoolExecutor(1) as pool:
+        assert stream.response.headers["Content-Type"].startswith("text/event-stream")
+        state = stream.named("STATE_DELTA")
+        assert {d["path"]: d["value"] for d in state["data"]["delta"]}["/owner"] == "bot"
+        answer = pool.submit(front_door.say, "What is isodec?", "stream-2")
+        texts = []
+        while len(texts) < 4:
+            texts.append(stream.named("TEXT_MESSAGE_CONTENT")["data"]["delta"])
+    assert texts[0] == "hello"
+    assert texts[2:] == ["What is isodec?", answer.result().json()["response"]]
+
+
 def test_a_quiet_stream_shows_signs_of_life(front_door: FrontDoor) -> None:
     front_door.say("hello", "stream-3")
     with Stream(f"{front_door.url}/api/sessions/stream-3/events") as stream:

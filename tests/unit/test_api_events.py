@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.events import Event, Line, session_events, task_events
+from orchestrator.context import Message, Role
 from orchestrator.events import SessionNews, SessionState
 from orchestrator.tasks import TIMELINE_LENGTH, Priority, State, Task
 
@@ -124,8 +125,8 @@ def test_who_comes_back_too_late_is_told_how_many_events_are_gone() -> None:
     assert names(task_events(task(happened), numbers(events)[0]))[0] != "timeline.cut"
 
 
-def message(n: int, role: str = "customer", text: str = "hola") -> dict[str, Any]:
-    return {"_id": f"s1:{n}", "session_id": "s1", "n": n, "role": role, "text": text, "at": AT}
+def message(n: int, role: Role = "customer", text: str = "hola") -> Message:
+    return Message("s1", n, role, text, AT, None, {})
 
 
 def test_a_session_tells_its_state_without_a_number_and_messages_with_one() -> None:
