@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent bench torture torture-celery lock clean
+.PHONY: help run test check lint agent bench torture torture-celery soak lock clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -43,6 +43,9 @@ torture: $(READY) ## kill everything at random under load; MINUTES=30 SEED=1 ARG
 
 torture-celery: $(READY) ## the same load and faults against Celery alone; MINUTES=30 SEED=1
 	@$(TORTURE) --celery --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)
+
+soak: $(READY) ## 100,000 tasks as fast as they go, and the memory of every process; TASKS=100000
+	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture.soak --tasks $(or $(TASKS),100000)
 
 lock: ## resolve the two locks anew after a change of pyproject.toml; UPGRADE=1 for newer versions
 	@test -x build/uv/bin/uv || { python3 -m venv build/uv && build/uv/bin/pip install -q uv==$(UV_VERSION); }

@@ -15,6 +15,8 @@ def make_bare_app(url: str) -> Celery:
     """A Celery app on this Redis."""
     app = Celery("bare", broker=url, backend=url, set_as_current=False)
     app.conf.update(
+        # Its own transport: ours takes the name "redis" wherever it is imported.
+        broker_transport="kombu.transport.redis:Transport",
         task_default_queue=QUEUE,
         task_acks_late=True,
         worker_prefetch_multiplier=1,

@@ -294,5 +294,5 @@ def test_the_load_follows_from_its_seed_and_has_a_key_for_each_job():
     kinds_drawn = Counter(job.kind for job in every)
     assert {"plain", "asking", "stumbling", "slow", "poison", "refusing"} <= kinds_drawn.keys()
     assert {"chat", "chat-sending", "chat-poison", "chat-cancelled"} <= kinds_drawn.keys()
-    session = [job.n for job in drawn[1] if job.session == "s1.2"]
+    session = [job.n for job in drawn[1] if job.session == "s1-2"]
     assert session == list(range(1, len(session) + 1))

@@ -13,5 +13,6 @@
 | `desk`, `http_way` | our system on the stage, and the clients of its front door |
 | `verdict` | what follows from what was sent, seen and stored; pure |
 | `agents`, `door`, `clockwork` | what runs in the processes under test |
+| `soak` | whether memory stays flat |
 | `bare` | the other side: Celery alone, with everything recommended |
 """

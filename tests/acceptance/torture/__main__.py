@@ -44,6 +44,8 @@ def main(
     ] = None,
 ) -> None:
     """Torture the desk, or bare Celery, and tell what became of each job."""
+    # Progress is for now, also through a pipe.
+    sys.stdout.reconfigure(line_buffering=True)
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         directory = keep or Path(name)

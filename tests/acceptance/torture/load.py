@@ -26,8 +26,9 @@ MESSAGES = {
 # on one that does not.
 SURE, BLIND = "sure", "blind"
 # These have none of their own, or need not have it.
-FAILS = {"refusing", "poison", "chat-poison"}
-MAY_END_EITHER_WAY = {"cancelled", "late", "chat-cancelled"}
+FAILS = {"refusing", "poison"}
+# A poisonous message does no harm where it is answered with the one in front of it.
+MAY_END_EITHER_WAY = {"cancelled", "late", "chat-cancelled", "chat-poison"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def jobs(seed: int, client: int, *, poison: bool) -> Iterator[Job]:
         session_n = 0
         while True:
             session_n += 1
-            session = f"s{client}.{session_n}"
+            session = f"s{client}-{session_n}"
             for n in range(1, rng.randint(5, 25) + 1):
                 kind = _drawn(rng, MESSAGES, "chat")
                 yield Job(

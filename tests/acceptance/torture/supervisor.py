@@ -108,16 +108,13 @@ class Supervisor:
         return self._lives[name].process.poll() is None
 
     def rss_mb(self) -> dict[str, float]:
-        """Memory of each program and its children."""
+        """Resident memory of each process: a program's, and those of its children."""
         sizes = {}
         for name, life in self._lives.items():
-            total = 0
-            for process in (life.process.pid, *(child.pid for child in self._children(name))):
-                try:
-                    total += psutil.Process(process).memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            sizes[name] = total / 2**20
+            children = sorted(self._children(name), key=lambda child: child.pid)
+            for n, process in enumerate([psutil.Process(life.process.pid), *children]):
+                label = f"{name}, child {n}" if n else name
+                sizes[label] = process.memory_info().rss / 2**20
         return sizes
 
     def orphans(self) -> list[str]:
