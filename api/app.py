@@ -25,6 +25,7 @@ from api import (
     quotes,
     tasks,
     whatsapp,
+    workflows,
 )
 from api.auth import Access
 from api.inputs import MAX_BODY_BYTES
@@ -79,6 +80,7 @@ def create_app(engine: Engine) -> APIFlask:
         operations.routes,
         events.routes,
         page.routes,
+        workflows.routes,
     ):
         app.register_blueprint(routes(engine, access))
     app.register_blueprint(whatsapp.routes(engine))

@@ -23,6 +23,24 @@ IDEMPOTENCY_KEY = {
     },
 }
 
+# Bodies that are read by hand, since no model tells all that may be in them.
+BODIES = {
+    ("put", "/api/workflows/{workflow_id}"): (
+        "A workflow definition; docs/workflows.md is its reference. Also as application/yaml.",
+        {
+            "id": "greet",
+            "steps": [
+                {"id": "wait", "delay": {"for": "1h"}},
+                {"id": "report", "task": "housekeeping_report"},
+            ],
+        },
+    ),
+    ("post", "/api/workflows/runs/{run_id}/callbacks/{name}"): (
+        "What the run goes on with.",
+        {"approved": True},
+    ),
+}
+
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ spec.info.title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -112,9 +130,14 @@ def _add_problems(spec: dict[str, Any]) -> None:
     for unused in ("HTTPError", "ValidationError"):
         schemas.pop(unused, None)
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for operations in spec["paths"].values():
-        for operation in operations.values():
+    for path, operations in spec["paths"].items():
+        for method, operation in operations.items():
             responses = operation["responses"]
+            if (method, path) in BODIES:
+                told, example = BODIES[(method, path)]
+                schema = {"type": "object", "description": told}
+                body = {"schema": schema, "example": example}
+                operation["requestBody"] = {"content": {"application/json": body}}
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
                 operation["parameters"].append(IDEMPOTENCY_KEY)

@@ -28,17 +28,22 @@ from api.auth import Access, Caller
 from api.errors import TooManyStreams
 from api.inputs import last_event_id
 from api.promptness import prompt
+from orchestrator.advance import MAX_VISITS, RunState
 from orchestrator.engine import Engine
 from orchestrator.errors import NotFound, StoreUnavailable, TaskNotFound
 from orchestrator.events import SessionNews, SessionState, Watch
 from orchestrator.logs import log
 from orchestrator.tasks import FINAL, Document, State, Task
+from orchestrator.workflows import StoredRun
 
 RETRY_MS = 2000
 # A timeline's event and a session's message become several events each: the number of the one
 # times this, plus their places.
 PARTS = 10
 MESSAGE_PARTS = 3
+# A run's fence becomes several: visits that were over with it, those that began (and were over
+# at once), the end.
+FENCE_PARTS = 3 * MAX_VISITS + 1
 # In the timeline: what ends a run of the task's handler.
 ENDS_A_STEP = {"waiting", "retried", "handed_back", "taken_back", *FINAL}
 # AG-UI knows no persons among the assistants; `author` tells.
@@ -140,6 +145,25 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             if not caller.may_see(engine.sessions.get(session_id).caller):
                 raise NotFound("No such session")
         watch = engine.events.watch_session(session_id)
+        return _stream(engine, places, watch, read, after)
+
+    @events.get("/api/workflows/runs/<run_id>/events")
+    @access.operator
+    @events.input(schemas.Resuming, location="query")
+    @events.doc(summary="Watch a run", security="operator", **described)
+    def of_run(run_id: str, caller: Caller, query_data: schemas.Resuming) -> Any:
+        """What has happened to a workflow run and what happens, to `RUN_FINISHED` or `RUN_ERROR`.
+
+        `STEP_STARTED` and `STEP_FINISHED` for each visit of a step; its `state` tells how it
+        ended. A comment comes as heartbeat every 15 s.
+        """
+
+        def read(after: int | None) -> Batch:
+            stored = engine.events.run(watch, engine.workflows)
+            return Batch(run_events(stored, after or 0), stored.run.state.final)
+
+        after = last_event_id(request, query_data.last_event_id)
+        watch = engine.events.watch_run(run_id)
         return _stream(engine, places, watch, read, after)
 
     return events
@@ -279,6 +303,38 @@ def task_events(task: Task, after: int) -> list[Event]:
             facts["timestamp"] = _ms(happened["at"])
             events.append(Event(name, facts, number * PARTS + place))
     return [event for event in events if event.number is not None and event.number > after]
+
+
+def run_events(stored: StoredRun, after: int) -> list[Event]:
+    """What a run's steps have come to, as events with numbers above `after`."""
+    named = {"threadId": stored.id, "runId": stored.id}
+    started = {"workflow": stored.workflow, "version": stored.version}
+    events = [_at(stored.created_at, "RUN_STARTED", named | started, 1)]
+    for place, visit in enumerate(stored.run.visits):
+        step = {"stepName": visit.step, "visit": visit.key}
+        number = visit.began * FENCE_PARTS + MAX_VISITS + 2 * place
+        events.append(_at(visit.started_at, "STEP_STARTED", step, number))
+        if visit.over:
+            ended = step | {"state": visit.state.value, "code": visit.code}
+            # What was over leads to what began; what took no time began first.
+            at_once = visit.over == visit.began
+            number = number + 1 if at_once else visit.over * FENCE_PARTS + place
+            events.append(_at(visit.finished_at, "STEP_FINISHED", ended, number))
+    if stored.run.state.final:
+        number = stored.fence * FENCE_PARTS + FENCE_PARTS - 1
+        if stored.run.state is RunState.COMPLETED:
+            events.append(_at(stored.finished_at, "RUN_FINISHED", named, number))
+        else:
+            error = stored.run.error or {}
+            told = {"message": error.get("detail", ""), "code": error.get("code", "")}
+            events.append(_at(stored.finished_at, "RUN_ERROR", told, number))
+    ordered = sorted(events, key=lambda event: event.number or 0)
+    return [event for event in ordered if event.number is not None and event.number > after]
+
+
+def _at(moment: dt.datetime | None, name: str, facts: Document, number: int) -> Event:
+    timed = {} if moment is None else {"timestamp": _ms(moment)}
+    return Event(name, facts | timed, number)
 
 
 def session_events(news: SessionNews, after: int, told: SessionState | None) -> list[Event]:

@@ -731,3 +731,144 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[FieldProblem] = Field(default_factory=list)
+
+
+WorkflowId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+RunStateName = Literal["running", "paused", "compensating", "completed", "failed", "cancelled"]
+
+
+class WorkflowStart(Strict):
+    """What a run begins with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": {"session_id": "juan", "items": []}}]}
+    )
+
+    input: Document = Field(default_factory=dict, description="As the workflow needs it.")
+    version: int | None = Field(None, ge=1, le=10**9, description="Another than the newest.")
+
+
+class WorkflowSummary(BaseModel):
+    """A workflow in its newest version."""
+
+    id: str
+    version: int
+    name: str
+    description: str
+    steps: int
+    needs: list[str] = Field(description="What its input must have.")
+    starts: list[Document] = Field(description="Events and schedules that start it.")
+
+
+class WorkflowVersion(BaseModel):
+    """One version of a definition."""
+
+    version: int
+    by: str
+    created_at: dt.datetime
+
+
+class WorkflowInFull(WorkflowSummary):
+    """A workflow with its definition, and its versions, the newest first."""
+
+    definition: Document
+    versions: list[WorkflowVersion]
+
+
+class Workflows(BaseModel):
+    """Every workflow."""
+
+    workflows: list[WorkflowSummary]
+
+
+class WorkflowQuery(BaseModel):
+    """Which version."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: int | None = Field(None, ge=1, le=10**9, description="Another than the newest.")
+
+
+class RunQuery(PageQuery):
+    """Which runs a list shows."""
+
+    workflow: WorkflowId | None = Field(None, description="Of this workflow.")
+    state: RunStateName | None = Field(None, description="In this state.")
+    since: AwareDatetime | None = Field(None, description="Started since then.")
+
+
+class WorkflowRun(BaseModel):
+    """A run as it stands."""
+
+    id: str
+    workflow: str
+    version: int
+    state: RunStateName
+    trigger: str = Field(description="What started it: api, cli, an event, schedule, workflow.")
+    parent_id: str | None = Field(description="The run that it is a step of.")
+    cancel_requested: bool
+    error: Document | None
+    output: Document | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+    due_at: dt.datetime | None = Field(description="When it is looked at next, whatever comes.")
+
+
+class RunCallback(BaseModel):
+    """An event from outside that a run waits for."""
+
+    name: str
+    path: str = Field(description="Where it is to be posted, with its token.")
+
+
+class RunStep(BaseModel):
+    """One visit of a step."""
+
+    key: str
+    step: str
+    kind: str
+    state: Literal["active", "pausing", "completed", "failed", "cancelled"]
+    visit: int
+    tries: int
+    way: str | None = Field(description="How it led on.")
+    code: str | None = Field(description="Why it failed.")
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    due_at: dt.datetime | None
+    task_id: str | None
+    task_state: str | None
+    attempts: int | None
+    result: Any = None
+    error: Document | None = None
+
+
+class WorkflowRunInFull(WorkflowRun):
+    """A run with its input, every visit of its steps, and what it waits for."""
+
+    input: Document
+    steps: list[RunStep]
+    callbacks: list[RunCallback]
+
+
+class WorkflowRuns(BaseModel):
+    """A page of runs, the newest first."""
+
+    runs: list[WorkflowRun]
+    next_page_token: NextPageToken = None
+
+
+class CallbackQuery(BaseModel):
+    """The permission to answer."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    token: str | None = Field(
+        None, min_length=1, max_length=300, description="As in the URL; the operator needs none."
+    )
+
+
+class CallbackTaken(BaseModel):
+    """The event counts."""
+
+    run_id: str
+    callback: str

@@ -89,7 +89,8 @@ class Visit:
 
     `way` is how it led on; "" where it did not, or not yet. `size` is how many chains a map
     has, `ended` [[branch or index, completed or failed], ...] those that are over. `stop`: it
-    is being given up, and leads nowhere. `undo`: it is a compensation.
+    is being given up, and leads nowhere. `undo`: it is a compensation. `began` and
+    `over`: the fences of the run that it was come to with, and was final with.
     """
 
     step: str
@@ -106,6 +107,8 @@ class Visit:
     ended: tuple[tuple[str, str], ...] = ()
     stop: bool = False
     undo: bool = False
+    began: int = 0
+    over: int = 0
 
     @property
     def key(self) -> str:
@@ -151,6 +154,7 @@ class Run:
     error: Document | None = None
     output: Document | None = None
     due_at: dt.datetime | None = None
+    fence: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,10 +267,11 @@ def retried(run: Run, definition: Definition) -> Run:
                 due_at=None,
                 code=None,
                 stop=False,
+                over=0,
             )
         elif visit.stop and not visit.way:
             # It completed while it was being given up: it leads on now.
-            visit = replace(visit, state=VisitState.ACTIVE, finished_at=None, stop=False)
+            visit = replace(visit, state=VisitState.ACTIVE, finished_at=None, stop=False, over=0)
         reopened.append(visit)
     return replace(
         run, state=RunState.RUNNING, visits=tuple(reopened), cancel=False, undo=False, error=None
@@ -850,6 +855,11 @@ class _Advancing:
         return None if last is None else self._result(last)
 
     def _put(self, visit: Visit, **changes: Any) -> Visit:
+        fence = self.run.fence + 1
+        if not visit.began:
+            changes["began"] = fence
+        if "state" in changes and not changes["state"].open:
+            changes["over"] = fence
         changed = replace(visit, **changes)
         self.visits[changed.key] = changed
         return changed

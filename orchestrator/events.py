@@ -6,13 +6,13 @@ watched, what the store holds with what its watchers have seen. What is announce
 swept only says *that* something is new; watchers read it from the store, so nothing depends
 on what Redis remembers.
 
-Reads `tasks`, `sessions` and `messages`; writes what reading messages writes.
+Reads `tasks`, `sessions`, `messages` and `runs`; writes what reading messages writes.
 """
 
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymongo.database import Database
 
@@ -21,6 +21,9 @@ from orchestrator.errors import NotFound
 from orchestrator.logs import log
 from orchestrator.replies import Replies, mark_of_key
 from orchestrator.tasks import Document, Task, TaskStore, store_errors
+
+if TYPE_CHECKING:
+    from orchestrator.workflows import StoredRun, Workflows
 
 AT_ONCE = 500  # ids in one query
 MESSAGES_READ = 100
@@ -87,6 +90,7 @@ class Events:
         self._documents = database["sessions"]
         self._messages = database["messages"]
         self._sessions = sessions
+        self._runs = database["runs"]
         self._store = store
         self._replies = replies
         self._sweep_s = sweep_s
@@ -104,6 +108,21 @@ class Events:
     def watch_session(self, session_id: str) -> Watch:
         """Begin to watch a session; `unwatch` ends it."""
         return self._watch(Watch("session", session_id))
+
+    def watch_run(self, run_id: str) -> Watch:
+        """Begin to watch a workflow run; `unwatch` ends it."""
+        return self._watch(Watch("run", run_id))
+
+    def run(self, watch: Watch, workflows: "Workflows") -> "StoredRun":
+        """The watched run as it stands.
+
+        Raises:
+            RunNotFound: no such run.
+            StoreUnavailable: it cannot be read.
+        """
+        stored = workflows.get(watch.name)
+        watch.seen = stored.fence
+        return stored
 
     def _watch(self, watch: Watch) -> Watch:
         with self._lock:
@@ -197,10 +216,11 @@ class Events:
             chunk = watched[start : start + AT_ONCE]
             tasks = self._task_marks([w.name for w in chunk if w.kind == "task"])
             sessions = self._session_marks([w.name for w in chunk if w.kind == "session"])
+            runs = self._run_marks([w.name for w in chunk if w.kind == "run"])
             following = {f"{w.name}:{w.number + 1}": w for w in chunk if w.kind == "session"}
             said = self._said(list(following))
             for watch in chunk:
-                stored = tasks if watch.kind == "task" else sessions
+                stored = {"task": tasks, "session": sessions, "run": runs}[watch.kind]
                 new_message = f"{watch.name}:{watch.number + 1}" in said
                 if new_message or stored.get(watch.name) != watch.seen:
                     watch.wake()
@@ -211,6 +231,13 @@ class Events:
         with store_errors():
             found = self._tasks.find({"_id": {"$in": task_ids}}, {"fence": 1, "events": 1})
             return {d["_id"]: (d["fence"], d.get("events", 0)) for d in found}
+
+    def _run_marks(self, run_ids: list[str]) -> dict[str, Any]:
+        if not run_ids:
+            return {}
+        with store_errors():
+            found = self._runs.find({"_id": {"$in": run_ids}}, {"fence": 1})
+            return {document["_id"]: document["fence"] for document in found}
 
     def _session_marks(self, session_ids: list[str]) -> dict[str, tuple[int, str, str, bool]]:
         """Session id -> version, owner, status, whether a task of it is under way."""

@@ -186,6 +186,7 @@ class StoredRun:
             error=document.get("error"),
             output=document.get("output"),
             due_at=document.get("due_at"),
+            fence=document["fence"],
         )
         return cls(
             run=run,

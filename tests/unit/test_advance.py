@@ -181,7 +181,7 @@ def summary(run: Run):
 
 
 @given(definitions(), st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=120, deadline=None)
 def test_any_order_ends_as_a_straight_run_does(drawn, seed):
     definition, fails, given_ = drawn
     straight_world, world = World(fails), World(fails)
@@ -192,7 +192,7 @@ def test_any_order_ends_as_a_straight_run_does(drawn, seed):
 
 
 @given(definitions(decided=False), st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=120, deadline=None)
 def test_every_run_ends_with_nothing_open(drawn, seed):
     definition, fails, given_ = drawn
     world = World(fails)
@@ -203,7 +203,7 @@ def test_every_run_ends_with_nothing_open(drawn, seed):
 
 
 @given(definitions(decided=False), st.integers(0, 2**32), st.integers(0, 30))
-@settings(max_examples=100)
+@settings(max_examples=80, deadline=None)
 def test_a_run_that_is_cancelled_ends_and_undoes_what_completed(drawn, seed, when):
     definition, fails, given_ = drawn
     world, rng = World(fails), random.Random(seed)
@@ -233,6 +233,7 @@ def test_a_run_that_is_cancelled_ends_and_undoes_what_completed(drawn, seed, whe
 
 
 @given(definitions(decided=False))
+@settings(deadline=None)
 def test_a_run_is_stored_and_read_as_it_was(drawn):
     definition, fails, given_ = drawn
     run = play(definition, World(fails), given=given_)
