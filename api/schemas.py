@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from api.inputs import pointer
 from api.pages import NextPageToken, PageQuery
 from orchestrator.errors import Invalid
+from orchestrator.outbox import EntryState, OutboxFilter
 from orchestrator.settings import StrategyName
 from orchestrator.tasks import State, TaskFilter
 
@@ -517,6 +518,104 @@ class DeadLetters(BaseModel):
 
     dead_letters: list[DeadLetter]
     next_page_token: NextPageToken = None
+
+
+class OutboxQuery(PageQuery):
+    """Which entries; filters may be combined."""
+
+    state: EntryState | None = Field(None, description="Only entries in this state.")
+    channel: Name | None = Field(None, description="Only those of this channel.")
+    session_id: SessionId | None = Field(None, description="Only those of this conversation.")
+    code: Name | None = Field(None, description="Only those with this reason.")
+    since: AwareDatetime | None = Field(None, description="Committed at this time or later.")
+
+    def wanted(self) -> OutboxFilter:
+        """The filters as the store takes them."""
+        return OutboxFilter(
+            state=self.state,
+            channel=self.channel,
+            session_id=self.session_id,
+            code=self.code,
+            since=self.since,
+        )
+
+
+class OutboxDecision(Strict):
+    """What a person decides about an entry that failed or is uncertain."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"decision": "send_again"}]})
+
+    decision: Literal["send_again", "drop"] = Field(
+        description="`send_again`: an uncertain message may then arrive twice. `drop`: it is "
+        "given up."
+    )
+
+
+class OutboxDecisions(OutboxDecision):
+    """A decision about all failed or uncertain entries that the filters find."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"decision": "send_again", "state": "failed", "code": "access_token_refused"}
+            ]
+        }
+    )
+
+    state: Literal["failed", "uncertain"] = Field(description="Only entries in this state.")
+    channel: Name | None = Field(None, description="Only those of this channel.")
+    code: Name | None = Field(None, description="Only those with this reason.")
+    since: AwareDatetime | None = Field(
+        None, strict=False, description="Committed at this time or later."
+    )
+    limit: int = Field(100, ge=1, le=500, description="At most so many of them.")
+
+    def wanted(self) -> OutboxFilter:
+        """The filters as the store takes them."""
+        return OutboxFilter(
+            state=EntryState(self.state), channel=self.channel, code=self.code, since=self.since
+        )
+
+
+class OutboxEntry(BaseModel):
+    """Something that leaves, or has left: without what it says."""
+
+    id: str
+    task_id: str = Field(description="The task whose commit it belongs to.")
+    session_id: str | None
+    channel: str
+    recipient: str
+    author: Literal["bot", "person"]
+    purpose: Literal["reply", "follow_up", "event"]
+    state: EntryState
+    reason: Document | None = Field(description="The last trouble: code, detail.")
+    attempts: int
+    reference: str | None = Field(description="What the recipient's side calls it.")
+    receipt: str | None = Field(description="How far it came: sent, delivered, read, failed.")
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    sent_at: dt.datetime | None
+
+
+class OutboxEntryInFull(OutboxEntry):
+    """An entry with what it says."""
+
+    body: Document
+    receipts: dict[str, dt.datetime] = Field(description="When each receipt was given.")
+
+
+class OutboxEntries(BaseModel):
+    """A page of entries, the newest first."""
+
+    entries: list[OutboxEntry]
+    next_page_token: NextPageToken = None
+
+
+class OutboxDecided(BaseModel):
+    """What came of a decision about many entries."""
+
+    done: int
+    more: bool = Field(description="The limit was reached: ask again.")
 
 
 class Attempt(BaseModel):

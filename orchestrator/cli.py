@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast, get_args
 
 import typer
 from pymongo.errors import ConnectionFailure
@@ -26,6 +26,7 @@ from orchestrator.dead_letters import attempts
 from orchestrator.declarations import discover
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
+from orchestrator.outbox import Decision, Entry, EntryState, OutboxFilter
 from orchestrator.settings import current
 from orchestrator.tasks import Priority, Request, State, Task, TaskFilter
 
@@ -48,6 +49,11 @@ _COLOURS: Final = {
     "waiting": "yellow",
     "degraded": "yellow",
     "cancelled": "magenta",
+    "pending": "yellow",
+    "sending": "cyan",
+    "sent": "green",
+    "uncertain": "red",
+    "dropped": "magenta",
     "failed": "red",
     "error": "red",
     "offline": "red",
@@ -63,6 +69,12 @@ dead_letters = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dead_letters, name="dead-letters")
+outbox = typer.Typer(
+    help="What leaves the desk: look at it, and decide where nobody else can.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(outbox, name="outbox")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
@@ -425,6 +437,145 @@ def dead_letters_discard(
             "discarded",
             as_json,
         )
+
+
+EntryId = Annotated[
+    str, typer.Argument(metavar="ENTRY", help="The entry's id.", show_default=False)
+]
+
+
+@outbox.command("list")
+def outbox_list(
+    state: Annotated[EntryState | None, typer.Option(help="Only entries in this state.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Only those of this channel.")] = None,
+    code: OfCode = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List what leaves, the newest first, without what it says.
+
+    --state uncertain and --state failed wait for a person.
+    """
+    with _engine() as engine:
+        wanted = _outgoing(engine, state, channel, code, since)
+        found = list(islice(_entries(engine, wanted), limit))
+    if as_json:
+        _print_json([_entry_summary(entry) for entry in found])
+        return
+    table = _table("entry", "channel", "recipient", "state", "committed", "attempts", "reason")
+    for entry in found:
+        _row(
+            table,
+            entry.id,
+            entry.channel,
+            entry.recipient,
+            _coloured(entry.state.value),
+            _when(entry.created_at),
+            entry.attempts,
+            (entry.reason or {}).get("code", ""),
+        )
+    _print(table)
+    _print(f"{len(found)} entries.")
+
+
+@outbox.command("show")
+def outbox_show(
+    entry_id: EntryId,
+    body: Annotated[
+        bool, typer.Option("--body", help="Also what it says: it may hold customers' data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one entry."""
+    with _engine() as engine:
+        entry = engine.outbox.get(entry_id)
+    told = _entry_summary(entry) | ({"body": entry.body} if body else {})
+    if as_json:
+        _print_json(told)
+        return
+    facts = _table("", "")
+    facts.show_header = False
+    for name, value in told.items():
+        if value is not None:
+            shown = _line(value) if isinstance(value, dict) else value
+            _row(facts, name, _coloured(shown) if name == "state" else shown)
+    _print(facts)
+
+
+@outbox.command("resolve")
+def outbox_resolve(
+    decision: Annotated[str, typer.Argument(metavar="send_again|drop")],
+    entry_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ENTRY]", help="The entry's id.", show_default=False),
+    ] = None,
+    all: All = False,
+    state: Annotated[
+        EntryState | None, typer.Option(help="With --all: failed or uncertain.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Only those of this channel.")] = None,
+    code: OfCode = None,
+    since: Since = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a failed or uncertain entry sent again, or give it up; with --all those of a state
+    that the filters find.
+
+    An uncertain WhatsApp message that is sent again may arrive twice.
+    """
+    if decision not in get_args(Decision):
+        raise _Refused(f"{decision!r} is neither send_again nor drop")
+    if (entry_id is None) == (not all):
+        raise _Refused("name one entry, or say --all")
+    chosen = cast(Decision, decision)
+    with _engine() as engine:
+        if entry_id is not None:
+            entry = engine.outbox.resolve(entry_id, chosen, by=_actor())
+            if as_json:
+                _print_json(_entry_summary(entry))
+            else:
+                _print(f"{entry.id} is {_coloured(entry.state.value)}.")
+            return
+        if state is None or not state.decided_by_people:
+            raise _Refused("--all needs --state failed or --state uncertain")
+        wanted = _outgoing(engine, state, channel, code, since)
+        told = engine.outbox.resolve_all(wanted, chosen, _ALL, by=_actor())
+    if as_json:
+        _print_json(told)
+    else:
+        _print(f"{told['done']} entries decided.")
+
+
+def _outgoing(
+    engine: Engine,
+    state: EntryState | None,
+    channel: str | None,
+    code: str | None,
+    since: str | None,
+) -> OutboxFilter:
+    engine.store.read_clock()
+    return OutboxFilter(
+        state=state,
+        channel=channel,
+        code=code,
+        since=None if since is None else _time(since, engine.clock.now()),
+    )
+
+
+def _entries(engine: Engine, wanted: OutboxFilter) -> Iterator[Entry]:
+    position: str | None = None
+    while True:
+        found, position = engine.outbox.page(wanted, 200, position)
+        yield from found
+        if position is None:
+            return
+
+
+def _entry_summary(entry: Entry) -> dict[str, Any]:
+    hidden = ("body", "version", "token", "opened_at")
+    told = {name: value for name, value in vars(entry).items() if name not in hidden}
+    return told | {"state": entry.state.value}
 
 
 def _letters(

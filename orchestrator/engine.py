@@ -63,6 +63,7 @@ class Engine:
             self.metrics,
             settings,
         )
+        self.audit = Audit(self.database, self.clock, settings)
         self.contacts = Contacts(self.database, self.clock)
         self.outbox = Outbox(
             self.database,
@@ -71,6 +72,7 @@ class Engine:
             self.sessions,
             self.contacts,
             self.coordinator,
+            self.audit,
         )
         self.timers = Timers(self.database, self.clock, self.coordinator)
         self.workflows = Workflows(
@@ -83,7 +85,6 @@ class Engine:
             settings,
         )
         self.coordinator.advance_run = self.workflows.advance
-        self.audit = Audit(self.database, self.clock, settings)
         self.dead_letters = DeadLetters(self.store, self.coordinator, self.sessions, self.audit)
         self.service = Service(
             self.database,

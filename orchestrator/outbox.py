@@ -12,8 +12,8 @@ marked by another one, which is gone, knows that it may have been sent:
 
 Collection `outbox`, one document per entry:
 
-    _id            "{task id}.{n}": a second run of the task makes the same entry
-    task_id        the task whose commit it belongs to
+    _id            "{source}.{n}": a second run of what committed it makes the same entry
+    task_id        the task whose commit it belongs to, or what a person said
     session_id     its conversation, or null
     channel        "whatsapp", "n8n"
     recipient      to whom: a phone in E.164, or what the channel takes for one
@@ -29,6 +29,7 @@ Collection `outbox`, one document per entry:
     reason         {code, detail} of the last trouble, or null
     reference      what the recipient's side calls it
     receipt        {status, times: {status: at}}: how far it came, as the other side told
+    listed         rises with the time of creation: what lists are read by
     created_at, updated_at, sent_at
     check_at       when the rescuer looks next; while pending or sending only
     expire_at      set once it is sent, failed or dropped; an uncertain one waits for a person
@@ -39,6 +40,7 @@ Written by this module only.
 import datetime as dt
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -46,6 +48,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from orchestrator.audit import Audit
 from orchestrator.clock import Clock
 from orchestrator.contacts import Contacts
 from orchestrator.errors import (
@@ -56,20 +59,32 @@ from orchestrator.errors import (
     StoreUnavailable,
 )
 from orchestrator.logs import log
+from orchestrator.pages import newest_first
 from orchestrator.settings import Settings
-from orchestrator.tasks import Priority, Request, Task, ensure_index, new_token, store_errors
+from orchestrator.tasks import (
+    BY_ID,
+    Priority,
+    Request,
+    Task,
+    ensure_index,
+    new_id,
+    new_token,
+    store_errors,
+)
 
 if TYPE_CHECKING:
     from orchestrator.context import Session, Sessions
     from orchestrator.coordinator import Coordinator
 
 Document = dict[str, Any]
+Decision = Literal["send_again", "drop"]
 TASK_TYPE = "deliver"
 # The first look at an entry that is neither sent nor given up, and the next ones.
 LOOK_AFTER_S = 5.0
 LOOK_AGAIN_S = 60.0
 
 
+_NEWEST = replace(BY_ID, field="listed")
 # The longest text that every channel takes at once: WhatsApp's limit.
 TEXT_CHARS = 4096
 # What the other side tells of a message comes in any order; the highest counts.
@@ -90,6 +105,11 @@ class EntryState(StrEnum):
     def open(self) -> bool:
         """A sender has to do with it."""
         return self in (EntryState.PENDING, EntryState.SENDING)
+
+    @property
+    def decided_by_people(self) -> bool:
+        """Nothing more happens to it by itself."""
+        return self in (EntryState.FAILED, EntryState.UNCERTAIN)
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,31 @@ class Entry:
 
 
 _ENTRY_FIELDS = frozenset(Entry.__dataclass_fields__) - {"id"}
+
+
+@dataclass(frozen=True)
+class OutboxFilter:
+    """Which entries a list shows; what is None does not matter. `code` is their reason's."""
+
+    state: EntryState | None = None
+    channel: str | None = None
+    session_id: str | None = None
+    code: str | None = None
+    since: dt.datetime | None = None
+
+    def split(self) -> tuple[Document, Document]:
+        """What an index finds, and what is left to be compared."""
+        asked: Document = {
+            "session_id": self.session_id,
+            "state": None if self.state is None else self.state.value,
+        }
+        given = [(name, value) for name, value in asked.items() if value is not None]
+        left = dict(given[1:]) | {
+            name: value
+            for name, value in (("channel", self.channel), ("code", self.code))
+            if value is not None
+        }
+        return dict(given[:1]), left
 
 
 @dataclass(frozen=True)
@@ -208,6 +253,7 @@ class Outbox:
         sessions: "Sessions",
         contacts: Contacts,
         coordinator: "Coordinator",
+        audit: Audit,
     ) -> None:
         self._entries = database["outbox"]
         self._clock = clock
@@ -215,13 +261,16 @@ class Outbox:
         self._sessions = sessions
         self._contacts = contacts
         self._coordinator = coordinator
+        self._audit = audit
         self._closed = threading.Event()
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
         ensure_index(self._entries, "change", "_id version")
         ensure_index(self._entries, "rescue", "state check_at")
-        ensure_index(self._entries, "conversation", "session_id state")
+        ensure_index(self._entries, "conversation", "session_id listed")
+        ensure_index(self._entries, "by_state", "state listed")
+        ensure_index(self._entries, "listed", "listed")
         ensure_index(self._entries, "reference", "reference", where={"reference": {"$gt": ""}})
         ensure_index(self._entries, "expiry", "expire_at", expireAfterSeconds=0)
 
@@ -312,6 +361,7 @@ class Outbox:
             "version": 0,
             "round": 0,
             "attempts": 0,
+            "listed": new_id(now),
             "created_at": now,
             "opened_at": now,
             "updated_at": now,
@@ -544,46 +594,91 @@ class Outbox:
         self.project(session_id)
         why = {"code": "person_took_over", "detail": "A person has the conversation."}
         dropped = 0
-        query = {"session_id": session_id, "state": EntryState.PENDING.value}
+        query = {"session_id": session_id, "listed": {"$gt": ""}}
         with store_errors():
-            pending = [Entry.from_document(document) for document in self._entries.find(query)]
-        for entry in pending:
-            if entry.of_bot:
+            found = [Entry.from_document(document) for document in self._entries.find(query)]
+        for entry in found:
+            if entry.state is EntryState.PENDING and entry.of_bot:
                 dropped += self._change(entry, EntryState.DROPPED, {"reason": why}) is not None
         return dropped
 
-    def send_again(self, entry_id: str) -> Entry:
-        """Have a failed or uncertain entry sent, by a person's decision.
+    def page(
+        self, wanted: "OutboxFilter", limit: int, position: str | None = None
+    ) -> tuple[list[Entry], str | None]:
+        """Entries, newest first, and where the next page begins, None at the end.
+
+        Raises:
+            ValueError: the position is none that was given here.
+        """
+        equal, left = wanted.split()
+
+        def fits(document: Document) -> bool:
+            told = document | {"code": (document.get("reason") or {}).get("code")}
+            return all(told.get(name) == value for name, value in left.items())
+
+        with store_errors():
+            page = newest_first(
+                self._entries,
+                equal,
+                _NEWEST,
+                now=self._clock.now(),
+                limit=limit,
+                position=position,
+                since=wanted.since,
+                wanted=fits if left else None,
+            )
+        return [Entry.from_document(found) for found in page.documents], page.next
+
+    def resolve(self, entry_id: str, decision: Decision, *, by: str) -> Entry:
+        """Have a failed or uncertain entry sent again, or give it up: a person's decision.
 
         Raises:
             NotFound: no such entry.
             Conflict: it is in another state.
         """
-        entry = self._resolve(entry_id, EntryState.PENDING, round=1)
-        self._submit(entry)
-        return entry
+        with self._audit.act(by, f"outbox.{decision}", entry_id):
+            return self._resolve(entry_id, decision)
 
-    def drop(self, entry_id: str) -> Entry:
-        """Give a failed or uncertain entry up, by a person's decision.
+    def resolve_all(
+        self, wanted: "OutboxFilter", decision: Decision, limit: int, *, by: str
+    ) -> Document:
+        """Decide those failed and uncertain entries that a filter finds, the newest `limit` of
+        them, the oldest first; returns {done, more}: `more` where the limit ended it."""
+        asked = {name: str(value) for name, value in vars(wanted).items() if value is not None}
+        with self._audit.act(by, f"outbox.{decision}_all", None, **asked, limit=limit) as outcome:
+            outcome |= {"done": 0, "more": False}
+            found: list[str] = []
+            position: str | None = None
+            while len(found) <= limit:
+                page, position = self.page(wanted, 200, position)
+                found += [entry.id for entry in page if entry.state.decided_by_people]
+                if position is None:
+                    break
+            outcome["more"] = len(found) > limit
+            for entry_id in sorted(found[:limit]):
+                with suppress(Conflict, NotFound):
+                    self._resolve(entry_id, decision)
+                    outcome["done"] += 1
+        return dict(outcome)
 
-        Raises:
-            NotFound: no such entry.
-            Conflict: it is in another state.
-        """
-        return self._resolve(entry_id, EntryState.DROPPED)
-
-    def _resolve(self, entry_id: str, state: EntryState, round: int = 0) -> Entry:
+    def _resolve(self, entry_id: str, decision: Decision) -> Entry:
+        again = decision == "send_again"
+        state = EntryState.PENDING if again else EntryState.DROPPED
         while True:
             entry = self.get(entry_id)
-            if entry.state not in (EntryState.FAILED, EntryState.UNCERTAIN):
+            if not entry.state.decided_by_people:
                 raise Conflict(
                     "Only failed and uncertain entries are decided by people.",
                     state=entry.state.value,
                 )
-            fields: Document = {"opened_at": self._clock.now()} if round else {}
-            done = self._change(entry, state, fields | {"round": entry.round + round})
+            fields: Document = {}
+            if again:
+                fields = {"round": entry.round + 1, "opened_at": self._clock.now()}
+            done = self._change(entry, state, fields)
             if done is not None:
                 log.info("outbox.resolved", entry_id=entry.id, state=state.value)
+                if again:
+                    self._submit(done)
                 return done
 
     # -- the rescuer ------------------------------------------------------------------

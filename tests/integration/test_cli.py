@@ -14,6 +14,7 @@ import pytest
 
 from agents.quote.agent import agent
 from orchestrator.engine import Engine
+from orchestrator.outbox import Outgoing
 from orchestrator.registry import Heartbeat
 from orchestrator.settings import Settings
 from orchestrator.tasks import Request, State
@@ -294,3 +295,31 @@ def test_without_redis_the_desk_is_down_and_still_accepts(
     )
     assert "redis does not answer" in status.out
     assert desk.store.get(told(submitted)["task_id"]).state is State.QUEUED
+
+
+def test_the_outbox_is_listed_shown_and_decided(
+    engine: Engine, orchestrator: Callable[..., list[Run]]
+) -> None:
+    asked = Request(type="t", payload={})
+    task, _ = engine.store.accept(asked, agent="a", queue="q", decision={}, epoch=0)
+    made = [
+        engine.outbox.put(task, n, Outgoing("whatsapp", "+59899123456", {"text": "hola"})).id
+        for n in range(3)
+    ]
+    for entry_id, state in zip(made, ("uncertain", "failed", "failed"), strict=True):
+        engine.database["outbox"].update_one({"_id": entry_id}, {"$set": {"state": state}})
+    listed, shown, again, wrong, all_of_it, odd = orchestrator(
+        ["outbox", "list", "--state", "uncertain", "--json"],
+        ["outbox", "show", made[0], "--body", "--json"],
+        ["outbox", "resolve", "send_again", made[0]],
+        ["outbox", "resolve", "drop", made[0]],
+        ["outbox", "resolve", "drop", "--all", "--state", "failed", "--json"],
+        ["outbox", "resolve", "think", made[0]],
+    )
+    assert [entry["id"] for entry in json.loads(listed.out)] == [made[0]]
+    assert "hola" not in listed.out
+    assert json.loads(shown.out)["body"] == {"text": "hola"}
+    assert again.out == f"{made[0]} is pending.\n"
+    assert (wrong.code, odd.code) == (1, 1)
+    assert json.loads(all_of_it.out)["done"] == 2
+    assert engine.outbox.get(made[2]).state.value == "dropped"

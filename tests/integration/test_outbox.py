@@ -296,16 +296,16 @@ def test_a_person_has_an_uncertain_entry_sent_again_or_drops_it(engine, committe
     for entry in (first, second):
         died_while_sending(engine, entry, repeats_safely=False)
         engine.outbox.deliver(entry.id, 0, Paper())
-    again = engine.outbox.send_again(first.id)
+    again = engine.outbox.resolve(first.id, "send_again", by="operator")
     assert (again.state, again.round) == (EntryState.PENDING, 1)
     assert [t["payload"] for t in sending_tasks(engine)][-1] == {"entry_id": first.id, "round": 1}
     # The task of the earlier round has nothing to do with it any more.
     assert engine.outbox.deliver(first.id, 0, Paper()).state is EntryState.PENDING
     assert engine.outbox.deliver(first.id, 1, Paper()).state is EntryState.SENT
-    assert engine.outbox.drop(second.id).state is EntryState.DROPPED
+    assert engine.outbox.resolve(second.id, "drop", by="operator").state is EntryState.DROPPED
     for entry in (first, second):
         with pytest.raises(Conflict):
-            engine.outbox.send_again(entry.id)
+            engine.outbox.resolve(entry.id, "send_again", by="operator")
 
 
 def test_an_entry_whose_task_was_given_up_is_shown(engine, committed, advance):
@@ -343,7 +343,8 @@ def test_an_erased_entry_is_said(engine):
     [
         {"_id": "e3", "version": 1},
         {"state": "pending", "check_at": {"$lt": 5}},
-        {"session_id": "s1", "state": "pending"},
+        {"session_id": "s1", "listed": {"$gt": "e1"}},
+        {"state": "pending", "listed": {"$gt": "e1"}},
         {"reference": "r3"},
     ],
 )
@@ -352,6 +353,7 @@ def test_a_query_answers_with_its_index_as_without(engine, query):
         {
             "_id": f"e{n}",
             "version": n % 2,
+            "listed": f"e{n}",
             "state": "pending" if n % 3 else "sent",
             "session_id": f"s{n % 3}",
         }
