@@ -190,9 +190,8 @@ function showMessage(message) {
       return;
     }
   }
-  const facts = message.facts ?? {};
-  const item = bubble(message.role, message.text, message.at, facts.by);
-  if (facts.quote) item.append(card(facts.quote));
+  const item = bubble(message.role, message.text, message.at, message.by);
+  if (message.quote) item.append(card(message.quote));
   place(item, message.n);
   if (stick) toBottom();
 }
@@ -270,7 +269,7 @@ function card(quote) {
   }
   const deeds = element("div", "deeds");
   const pdf = element("a", "button pdf", words.pdf);
-  pdf.href = `/api/quotes/${encodeURIComponent(quote.id)}.pdf`;
+  pdf.href = quote.pdf;
   pdf.target = "_blank";
   pdf.rel = "noopener";
   const accept = element("button", "main accept", words.accept);
@@ -364,9 +363,8 @@ async function readNew() {
     if (message.role === "customer") {
       suggestions = [];
     } else {
-      const facts = message.facts ?? {};
-      suggestions = facts.actions ?? [];
-      quotes ||= Boolean(facts.quote);
+      suggestions = message.actions;
+      quotes ||= Boolean(message.quote);
       if (message.role === "person") waiting.clear();
     }
   }

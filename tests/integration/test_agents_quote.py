@@ -317,6 +317,7 @@ def test_a_pdf_is_kept_once_for_each_edition(desk: Any) -> None:
     kept = desk.engine.files.get(first["file_id"])
     assert kept.content.startswith(b"%PDF-")
     assert kept.name == f"{quote['code']}.pdf"
-    assert desk.engine.database["files"].count_documents({}) == 1
+    pdfs = {"content_type": "application/pdf"}
+    assert desk.engine.database["files"].count_documents(pdfs) == 1
     stores_of(desk.engine).quotes.name_customer(quote["quote_id"], "Ana")
     assert desk.ask("render_quote", named)["file_id"] != first["file_id"]
