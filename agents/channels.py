@@ -7,6 +7,7 @@ their answers mean: taken, surely not taken, or nobody knows.
 | -------- | ------------------ | ------------------------------------------------------ |
 | whatsapp | phone in E.164     | is uncertain: WhatsApp would deliver a repetition      |
 | n8n      | session that it is about | is sent again: the receiver knows it by `webhook-id` |
+| webhook  | URL                | as n8n                                                 |
 """
 
 import datetime as dt
@@ -136,11 +137,13 @@ class N8n:
 
     repeats_safely = True
 
-    def __init__(self, settings: Settings, outside: Outside, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, outside: Outside, clock: Clock, *, anywhere: bool = False
+    ) -> None:
         url, secret = settings.n8n_webhook_url, settings.n8n_webhook_secret
-        assert url is not None
         assert secret is not None
-        self._url = url.get_secret_value()
+        # None: where the entry's recipient says.
+        self._url = None if anywhere or url is None else url.get_secret_value()
         self._webhook = Webhook(secret.get_secret_value())
         self._outside = outside
         self._clock = clock
@@ -155,7 +158,8 @@ class N8n:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(entry.id, now, content),
         }
-        return _asked(self._outside, self._url, content.encode(), headers, webhook_outcome)
+        url = self._url or entry.recipient
+        return _asked(self._outside, url, content.encode(), headers, webhook_outcome)
 
 
 def webhook_outcome(answer: Answer) -> Outcome:
@@ -178,6 +182,8 @@ def channels(
         on["whatsapp"] = WhatsApp(settings, outside, contacts, clock)
     if settings.n8n_told:
         on["n8n"] = N8n(settings, outside, clock)
+    if settings.n8n_webhook_secret is not None:
+        on["webhook"] = N8n(settings, outside, clock, anywhere=True)
     return on
 
 

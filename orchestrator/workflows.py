@@ -46,6 +46,7 @@ Written by this module only.
 
 import datetime as dt
 import hmac
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -406,7 +407,7 @@ class Workflows:
                 name = f"{prefix}{at}"
                 wanted.add(name)
                 zone = start.zone or self._settings.business_zone
-                payload = {"workflow": definition.id, "input": start.input}
+                payload = {"workflow": definition.id, "input": json.dumps(start.input)}
                 request = Request(START, payload, caller="schedule")
                 self._timers.put(name, request, cron=start.cron, zone=zone)
         for name in self._timers.names(prefix):
@@ -772,7 +773,7 @@ class Workflows:
                 "run_id": stored.id,
                 "callback": self.callback_path(stored, command.visit),
             }
-            payload = {"url": command.url, "body": body}
+            payload = {"url": command.url, "body": json.dumps(body)}
             self._submit(stored, command.task_id, Asked(task=CALL_OUT), payload)
         else:
             self._stop(stored, command)

@@ -110,6 +110,7 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     Raises:
         StaleContext: the session changed meanwhile; the worker runs this again.
     """
+    _tell_workflows(context, said)
     burst = context.engine.sessions.begin(said.session_id, context.task)
     if burst.reply is not None:
         return _answered(context, burst)
@@ -126,6 +127,14 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
         return _hand_over(wanted, burst, turn, by_model)
     turn, worded_by_model = _worded(context, turn)
     return _commit(context, burst, turn, None, by_model or worded_by_model)
+
+
+def _tell_workflows(context: TaskContext, said: CustomerMessage) -> None:
+    """A message may start runs, and may be what runs wait for; once, however often it is run."""
+    facts = {"session_id": said.session_id, "channel": said.channel, "task_id": context.task.id}
+    workflows = context.engine.workflows
+    workflows.happened("message_received", context.task.id, facts)
+    workflows.message_received(said.session_id, context.task.id, {"text": said.message} | facts)
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)

@@ -23,6 +23,7 @@ agent = Agent(
     ],
     slots=3,
     setup=prepare,
+    where={"webhook_integration": lambda settings: settings.n8n_webhook_secret is not None},
 )
 
 

@@ -185,6 +185,18 @@ def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
             supersedes=wanted.supersedes,
         )
     )
+    # In each run of this task, and of the same key: whoever dies here has it said again.
+    context.engine.workflows.happened(
+        "quote_created",
+        quote.id,
+        {
+            "quote_id": quote.id,
+            "session_id": quote.session,
+            "total": float(quote.total),
+            "currency": quote.currency,
+            "language": quote.language,
+        },
+    )
     return quote_document(quote)
 
 

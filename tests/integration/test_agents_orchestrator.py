@@ -8,7 +8,9 @@ from pydantic import BaseModel
 
 from agents.orchestrator.agent import agent
 from agents.orchestrator.housekeeping import housekeeping
+from orchestrator import TaskError
 from orchestrator.declarations import Agent
+from orchestrator.definitions import check
 from orchestrator.registry import Heartbeat
 from orchestrator.tasks import Request
 
@@ -89,3 +91,42 @@ def test_counts_with_indexes_are_those_without(desk: Any) -> None:
     assert without["dead_letters"] == with_indexes["dead_letters"]
     assert without["tasks"] == with_indexes["tasks"]
     assert without["oldest_queued"].keys() == with_indexes["oldest_queued"].keys()
+
+
+GREET = {"id": "greet", "needs": ["n"], "steps": [{"id": "d", "delay": {"for": "1h"}}]}
+
+
+def test_a_workflow_is_started_once_for_each_task(desk_of, engine):
+    desk = desk_of(agent)
+    engine.workflows.put(check(GREET), "test")
+    task = desk.accept("start_workflow", {"workflow": "greet", "input": '{"n": 1}'})
+    first, again = desk.run(task), desk.run(task)
+    assert first == again
+    assert engine.workflows.get(first["run_id"]).run.input == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"workflow": "gone"},
+        {"workflow": "greet"},
+        {"workflow": "greet", "input": "[1]"},
+        {"workflow": "greet", "input": "{"},
+    ],
+)
+def test_what_cannot_be_started_says_why(desk_of, engine, payload):
+    desk = desk_of(agent)
+    engine.workflows.put(check(GREET), "test")
+    with pytest.raises(TaskError) as refused:
+        desk.ask("start_workflow", payload)
+    assert refused.value.task_code == "not_started"
+
+
+def test_a_webhook_is_not_put_where_nothing_can_be_signed(desk_of):
+    with pytest.raises(TaskError) as refused:
+        desk_of(agent).run(
+            desk_of(agent).engine.coordinator.submit(
+                Request("call_out", {"url": "https://example.com/x", "body": "{}"}, caller="test")
+            )[0]
+        )
+    assert refused.value.task_code == "webhooks_off"

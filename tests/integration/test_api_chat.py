@@ -99,7 +99,7 @@ class Desk:
                 continue
             for task in tasks.find({"state": "queued"}):
                 with contextlib.suppress(AttemptFailed):
-                    self.runtime.execute(talker, task_type, task["_id"], task["fence"], 0.0, False)
+                    self.runtime.execute(talker, task_type, task["_id"], task["fence"], alone=False)
 
 
 @pytest.fixture

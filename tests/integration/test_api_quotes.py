@@ -77,8 +77,7 @@ class Desk:
                         agent.task_types[task["type"]],
                         task["_id"],
                         task["fence"],
-                        0.0,
-                        False,
+                        alone=False,
                     )
 
 

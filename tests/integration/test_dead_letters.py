@@ -84,7 +84,7 @@ def run(runtime: Runtime, task: Task) -> Task:
     """One attempt, as a worker makes it."""
     now = runtime.engine.store.get(task.id)
     with contextlib.suppress(AttemptFailed):
-        runtime.execute(agent, agent.task_types[now.type], now.id, now.fence, 0.0, False)
+        runtime.execute(agent, agent.task_types[now.type], now.id, now.fence, alone=False)
     return runtime.engine.store.get(task.id)
 
 

@@ -355,7 +355,7 @@ def test_a_schedule_is_a_timer_that_starts_runs(desk):
     assert desk.timers.names("workflow/flow/") == ["workflow/flow/0"]
     timer = desk.timers.get("workflow/flow/0")
     assert timer.due_at.astimezone(desk.settings.working_time.zone).hour == 9
-    assert timer.request.payload == {"workflow": "flow", "input": {}}
+    assert timer.request.payload == {"workflow": "flow", "input": "{}"}
     put(desk, {"id": "a", **DO})
     assert desk.timers.names("workflow/flow/") == []
 

@@ -12,19 +12,20 @@ from orchestrator.context import Session
 
 NOW = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
-SESSION = Session(
-    id="s1",
-    caller="local",
-    channel="web",
-    phone=None,
-    owner="bot",
-    version=3,
-    context={"shared": {}, "agents": {}},
-    seq=2,
-    fence=1,
-    committed=None,
-    created_at=NOW - 3 * DAY,
-    updated_at=NOW - 2 * DAY,
+SESSION = Session.from_document(
+    {
+        "_id": "s1",
+        "caller": "local",
+        "channel": "web",
+        "owner": "bot",
+        "status": "open",
+        "version": 3,
+        "context": {"shared": {}, "agents": {}},
+        "seq": 2,
+        "fence": 1,
+        "created_at": NOW - 3 * DAY,
+        "updated_at": NOW - 2 * DAY,
+    }
 )
 QUOTE = Quote(
     id="q1",
