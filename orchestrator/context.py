@@ -18,6 +18,7 @@ Collection `sessions`, one document per conversation:
     channel         "web", "whatsapp", ...
     phone           the customer's, or null
     open_phone      caller and phone while open and trusted: unique, so that a phone has one
+    customer        caller and phone, as soon as they were trusted; stays when it is closed
     status          "open" | "closed": a closed one is opened again by its id only
     owner           "bot" | "human": who answers
     taken_by        the person who has it, or null
@@ -112,6 +113,7 @@ class Session:
     caller: str
     channel: str
     phone: str | None
+    customer: str | None
     status: str
     owner: str
     taken_by: str | None
@@ -246,6 +248,7 @@ class Sessions:
             unique=True,
             where={"open_phone": {"$gt": ""}},
         )
+        ensure_index(self._sessions, "customer", "customer opened")
         ensure_index(self._sessions, "idle", "updated_at")
         ensure_index(self._sessions, "unsent", "unsent_at")
         ensure_index(self._sessions, "waiting", "owner waiting_since")
@@ -290,7 +293,7 @@ class Sessions:
             return session
         fields: Document = {"status": OPEN, "phone": phone or session.phone}
         if open_phone is not None:
-            fields["open_phone"] = open_phone
+            fields |= {"open_phone": open_phone, "customer": open_phone}
         try:
             if self._advance(session, _Change(fields)) is not None:
                 return self.get(session.id)
@@ -319,6 +322,7 @@ class Sessions:
             "caller": caller,
             "channel": channel,
             "phone": phone,
+            "customer": open_phone,
             "status": OPEN,
             "owner": BOT,
             "taken_by": None,
@@ -479,6 +483,18 @@ class Sessions:
                     {"$unset": {"outgoing": "", "unsent_at": ""}},
                 ).matched_count
             )
+
+    def earlier_of(self, session: Session) -> Session | None:
+        """The customer's session before this one; None where the customer is not known for sure.
+
+        Only what a trusted phone has said counts: who merely claims a number learns nothing.
+        """
+        if session.customer is None:
+            return None
+        with store_errors():
+            found = self._sessions.find({"customer": session.customer}).sort("opened", -1).limit(2)
+            known = [Session.from_document(document) for document in found]
+        return next((each for each in known if each.id != session.id), None)
 
     def idle_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
         """Sessions last touched in a stretch of time."""

@@ -16,6 +16,7 @@ from agents.catalogue import Language
 from agents.conversation.dialogue import (
     State,
     Turn,
+    begin_again,
     present_quote,
     quote_not_settled,
     quote_refused,
@@ -191,13 +192,22 @@ def _worked_out(context: TaskContext, burst: Burst, said: CustomerMessage) -> tu
     stores = stores_of(context.engine)
     catalogue = stores.catalogues.current()
     kept = burst.session.of_agent(agent.id)
-    state = State.from_document(kept) if kept else State(language=said.language or "es")
+    state = State.from_document(kept) if kept else _remembered(context, burst.session, said)
     if state.quoted is not None:
         quote = stores.quotes.get(state.quoted.id)
         state = state if quote is None else with_standing(state, quote.state.value)
     understood = understand(burst.text, catalogue, state.hint())
     again = read_again(stores.model, burst.text, understood, state.hint(), catalogue)
     return reply(state, again or understood, catalogue), again is not None
+
+
+def _remembered(context: TaskContext, session: Session, said: CustomerMessage) -> State:
+    """How a conversation begins: with what the customer's last one came to, if it is known."""
+    earlier = context.engine.sessions.earlier_of(session)
+    kept = {} if earlier is None else earlier.of_agent(agent.id)
+    if not kept:
+        return State(language=said.language or "es")
+    return begin_again(State.from_document(kept), said.language)
 
 
 def _worded(context: TaskContext, turn: Turn) -> tuple[Turn, bool]:

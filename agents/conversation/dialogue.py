@@ -63,7 +63,8 @@ class State:
     may stand there: (number of the item, field). `focus` is the item asked about last,
     `asked` the fields asked for, `options` the readings offered to choose from, of the
     field `options_field`; "item" there: the choice says which item `held` changes.
-    `quoted_items` are those of the last quote, to go back to.
+    `quoted_items` are those of the last quote, to go back to; `quoted_before`: it was made
+    in a conversation before this one, and what is asked for now has nothing to do with it.
     `asked_times` counts each question. `preface` is to be said before the coming quote.
     `person_offered`: the last reply offered a person. `stopped`: nothing may be sent to this
     customer unasked.
@@ -82,6 +83,7 @@ class State:
     about: str | None = None
     quoted: Quoted | None = None
     quoted_items: tuple[Item, ...] = ()
+    quoted_before: bool = False
     settled: bool = False
     name_asked: bool = False
     greeted: bool = False
@@ -176,7 +178,7 @@ def present_quote(state: State, quote: Mapping[str, Any]) -> Turn:
     currency = quote["currency"]
     total = money(language, Decimal(quote["total"]), currency)
     tax = money(language, Decimal(quote["tax"]), currency)
-    again = "_new_version" if state.quoted is not None else ""
+    again = "_new_version" if state.quoted is not None and not state.quoted_before else ""
     parts = list(state.preface)
     lines: list[str] = []
     if len(quote["items"]) > 1:
@@ -221,6 +223,7 @@ def present_quote(state: State, quote: Mapping[str, Any]) -> Turn:
             state,
             quoted=remembered,
             quoted_items=state.items,
+            quoted_before=False,
             settled=True,
             preface=(),
             name_asked=state.name_asked or ask_name,
@@ -273,6 +276,20 @@ def quote_refused(
         notes.append(say(language, "refused_other"))
     asking = _Asking(state, catalogue)
     return asking.turn(list(dict.fromkeys(notes)), "cotizacion", 1.0)
+
+
+def begin_again(earlier: State, language: Language | None = None) -> State:
+    """The state in which a customer's next conversation begins: who it is and the last quote
+    are known, nothing is being asked for."""
+    return State(
+        language=language or earlier.language,
+        name=earlier.name,
+        quoted=earlier.quoted,
+        quoted_items=earlier.quoted_items,
+        quoted_before=earlier.quoted is not None,
+        name_asked=earlier.name is not None,
+        stopped=earlier.stopped,
+    )
 
 
 def with_standing(state: State, standing: str) -> State:
@@ -329,7 +346,19 @@ class _Turning:
             turn = self._end(self._say(f"stopped{again}"), "general", stopped=True)
             return replace(turn, effects=("opt_out",))
         if said.wants("restart"):
-            self.state = replace(self.state, items=(), open_fields=(), quoted=None, settled=False)
+            self.state = replace(
+                self.state,
+                items=(),
+                open_fields=(),
+                quoted=None,
+                quoted_before=False,
+                settled=False,
+            )
+        if said.wants("correction") and self.state.quoted_before and not self.state.items:
+            # "al final mejor de 150", days later
+            self.state = replace(
+                self.state, items=self.state.quoted_items, quoted_before=False, settled=True
+            )
         before = self.state
         self._greet()
         self._take_choice()
@@ -860,9 +889,16 @@ class _Turning:
                 tipo="cotizacion",
                 confidence=self.said.confidence,
                 items=tuple(quote_item(item) for item in state.items),
-                quote_id=None if state.quoted is None else state.quoted.id or None,
+                quote_id=self._superseded(),
             )
         return asking.turn(parts, tipo, self.said.confidence)
+
+    def _superseded(self) -> str | None:
+        """The quote that the coming one corrects."""
+        quoted = self.state.quoted
+        if quoted is None or self.state.quoted_before:
+            return None
+        return quoted.id or None
 
     def _without_change(self) -> Turn:
         """A message that changed nothing of what is to be quoted."""
@@ -949,7 +985,9 @@ class _Turning:
         """The customer takes the quote, if it still stands; otherwise a new one is made."""
         if quoted.standing == "accepted":
             return self._end(self._say("accepted_already", code=quoted.code), "seguimiento")
-        if quoted.standing in ("rejected", "expired") and self.state.items:
+        items = self.state.items or self.state.quoted_items
+        if quoted.standing in ("rejected", "expired") and items:
+            self.state = replace(self.state, items=items, quoted_before=False)
             self.answers.append(self._say(f"renewed_{quoted.standing}", code=quoted.code))
             self.state = replace(self.state, settled=False)
             return self._go_on("cotizacion")

@@ -123,6 +123,21 @@ def test_who_does_not_want_to_be_written_to_is_remembered(desk, front_door):
     assert desk.engine.contacts.opted_out("+59899123456")
 
 
+def test_a_customer_who_comes_back_is_known_and_may_ask_for_a_person(desk, front_door):
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", package="agents")
+    phone = "+59899765432"
+    quoted = say(front_door, "soy Ana, isodec 100 de 10x5", "back-1", telefono=phone)
+    desk.engine.sessions.close(quoted["session_id"])
+    greeted = say(front_door, "hola", "back-2", telefono=phone)
+    assert greeted["session_id"] != quoted["session_id"]
+    assert "Ana" in greeted["mensaje"]
+    asked = say(front_door, "cuánto era?", greeted["session_id"], telefono=phone)
+    assert quoted["cotizacion"]["codigo"] in asked["mensaje"]
+    handed = say(front_door, "quiero hablar con una persona", greeted["session_id"], telefono=phone)
+    assert desk.engine.sessions.get(handed["session_id"]).owner == "human"
+
+
 def test_the_reply_comes_though_the_quote_worker_is_killed_in_its_handler(
     desk, front_door, eventually
 ):

@@ -522,3 +522,17 @@ def test_sessions_are_listed_the_newest_first_a_page_at_a_time(sessions):
     assert listed(status="closed") == []
     with pytest.raises(ValueError, match=r"."):
         sessions.listed(limit=2, position="nothing of ours")
+
+
+def test_a_customer_is_known_again_in_the_next_session_by_a_trusted_phone_only(sessions):
+    first = opened(sessions, "first", PHONE)
+    assert sessions.earlier_of(first) is None
+    sessions.close(first.id)
+    claimed = opened(sessions, "claimed", PHONE, trusted=False)
+    assert sessions.earlier_of(claimed) is None
+    elsewhere = opened(sessions, "elsewhere", PHONE, caller="another")
+    assert sessions.earlier_of(elsewhere) is None
+    again = opened(sessions, "again", PHONE)
+    found = sessions.earlier_of(again)
+    assert found is not None
+    assert found.id == first.id

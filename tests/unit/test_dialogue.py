@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.conversation.dialogue import State, quote_not_settled, quote_refused
+from agents.conversation.dialogue import (
+    State,
+    begin_again,
+    quote_not_settled,
+    quote_refused,
+)
 from agents.conversation.meaning import Item
 from agents.conversation.wording import texts
 from agents.quote.pricing import PriceRequest, price_quote
@@ -505,3 +510,34 @@ def test_any_conversation_goes_on(messages: list[str]) -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_text_is_answered(messages: list[str]) -> None:
     assert_sound(chat(*messages), messages)
+
+
+# --- The next conversation ----------------------------------------------------------------
+
+
+def again(*messages: str) -> Chat:
+    """A conversation of a customer whose last one ended with a quote."""
+    talk = Chat()
+    talk.state = begin_again(chat("soy Ana, isodec 100 10x5").state)
+    for message in messages:
+        talk.say(message)
+    return talk
+
+
+def test_a_customer_who_comes_back_is_known_by_name_and_quote() -> None:
+    talk = again("hola", "cuánto era?")
+    assert "Ana" in talk.turns[0].text
+    assert "7.500,00" in talk.turns[1].text
+    assert again("acepto").turns[-1].quote_id == "quote-0"
+
+
+def test_who_comes_back_for_something_else_is_not_asked_for_the_name_again() -> None:
+    talk = again("hola, quiero isodec", "de 50", "4x4")
+    assert talk.turns[0].needs == ("espesor", "dimensiones")
+    assert (talk.totals[-1], talk.superseded[-1]) == ("1920.00", None)
+    assert "nombre" not in talk.turns[-1].text
+
+
+def test_who_comes_back_can_still_change_the_quote() -> None:
+    talk = again("al final mejor de 150")
+    assert (talk.totals, talk.superseded) == (["9000.00"], ["quote-0"])
