@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent bench torture torture-celery soak lock clean
+.PHONY: help run test check lint agent demo bench torture torture-celery soak lock clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -34,6 +34,9 @@ lint: $(READY) ## lint, types, direction of imports
 
 agent: $(READY) ## one more worker for the running system: make agent ROLE=quote
 	@$(BIN)/python -m deploy.agent "$(ROLE)"
+
+demo: $(READY) ## a conversation with the running system, and how it came about
+	@$(BIN)/python -m deploy.demo
 
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

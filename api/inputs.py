@@ -40,7 +40,7 @@ class StrictAdapter(PydanticAdapter):
             Malformed, WrongContentType: it cannot be read.
             Invalid: it does not fit the model.
         """
-        sent = read_body(request) if location == "json" else request.args.to_dict()
+        sent = read_body(request) if location == "json" else _query(request)
         try:
             model: BaseModel = self.model_class.model_validate(sent)
         except ValidationError as error:
@@ -71,6 +71,9 @@ def read_body(request: Request) -> Any:
         raise Malformed(
             "The body ends too early, or its chunks are not as HTTP has them."
         ) from None
+    if len(raw) < (request.content_length or 0) <= MAX_BODY_BYTES:
+        # gunicorn hands on what came before the client left.
+        raise Malformed("The body ends before its Content-Length.")
     if len(raw) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge()
     return parse_json(raw)
@@ -143,6 +146,14 @@ def pointer(*path: object) -> str:
     texts = (str(part)[:64].encode(errors="replace").decode() for part in path)
     parts = (text.replace("~", "~0").replace("/", "~1") for text in texts)
     return "".join(f"/{part}" for part in parts)
+
+
+def _query(request: Request) -> dict[str, str]:
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        named = [{"parameter": name[:64], "detail": "is given more than once"} for name in repeated]
+        raise Invalid(errors=named)
+    return request.args.to_dict()
 
 
 def _named(problem: ErrorDetails, location: str) -> dict[str, str]:

@@ -147,6 +147,8 @@ def _invalid(field: str, detail: str) -> Invalid:
 class Waiting(BaseModel):
     """How long to wait."""
 
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
     wait: float | None = Field(
         None, ge=0, le=30, allow_inf_nan=False, description="Longest wait, in seconds."
     )
@@ -154,6 +156,8 @@ class Waiting(BaseModel):
 
 class Resuming(BaseModel):
     """Where a stream goes on."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     last_event_id: int | None = Field(
         None,
