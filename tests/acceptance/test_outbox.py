@@ -11,6 +11,7 @@ import requests
 from outside_world import GraphApi, WebhookReceiver
 
 from deploy.servers import free_port
+from orchestrator.context import Writer
 from orchestrator.outbox import Entry, EntryState, Outgoing
 from orchestrator.tasks import Request
 
@@ -106,9 +107,11 @@ def test_what_a_dead_process_committed_is_sent_in_order_though_whatsapp_is_down(
         agent="a", queue="q", decision={}, epoch=0,
     )  # fmt: skip
     desk.engine.sessions.commit(
-        session, task, agent_id="conversation_agent", state={}, shared={},
-        reply={"text": "0"}, intent="general", outgoing=[text(str(n)) for n in range(8)],
-    )  # fmt: skip
+        desk.engine.sessions.begin(session.id, task),
+        writer=Writer("conversation_agent", frozenset()),
+        reply={"text": "0"},
+        outgoing=[text(str(n)) for n in range(8)],
+    )
     # Nobody projects what was committed: the process that should have is dead.
     graph.faults, graph.retry_after = ["500", "429", "500"], "1"
     desk.worker("followup", package="agents")
