@@ -210,7 +210,7 @@ function showSuggestions(texts) {
 function showState() {
   $("standing").textContent = !online ? words.offline : closed ? words.closed : human ? words.human : words.online;
   document.body.classList.toggle("offline", !online);
-  const typing = !human && (working || waiting.size > 0 || outbox.some((entry) => !entry.failed));
+  const typing = online && !human && (working || waiting.size > 0 || outbox.some((entry) => !entry.failed));
   const stick = atBottom();
   if ($("typing").hidden === typing) {
     $("typing").hidden = !typing;

@@ -11,12 +11,16 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
 LOOK = """
 import agents.all, celeryconfig, api.app, orchestrator.cli, pathlib, sys
+from importlib.resources import files
+from agents.business import load_business
 from agents.catalogue import load_catalogue
 from agents.conversation.dialogue import State, reply
 from agents.conversation.understanding import understand
 
 assert all(pathlib.Path(m.__file__).is_relative_to(sys.argv[1]) for m in (agents.all, celeryconfig))
 catalogue = load_catalogue()
+assert load_business().logo
+assert (files("api") / "page" / "chat.html").is_file()
 print(reply(State(), understand("hola", catalogue), catalogue).text)
 print(*sorted(agent.role for agent in agents.all.app.agents))
 """
