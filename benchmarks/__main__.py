@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from benchmarks.decision import decision_us
+from benchmarks.overtaking import Waits, overtaking
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
 from deploy.servers import MongoServer, RedisServer
 from orchestrator import logs
@@ -101,11 +102,7 @@ def round_trips_ms(side: Side, count: int) -> list[float]:
 def warm_up(ours: Ours, bare: Bare, logs: Path) -> None:
     """One task on each side: declarations, indexes and connections are made."""
     with worker(ours, 1, logs / "ours.log"):
-        deadline = time.monotonic() + 60
-        while not ours.declared():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"our worker did not start: {logs / 'ours.log'}")
-            time.sleep(0.1)
+        ours.wait_until_declared()
         ours.wait(ours.submit())
     with worker(bare, 1, logs / "bare.log"):
         bare.wait(bare.submit())
@@ -140,6 +137,28 @@ def compare(sizes: Sizes, directory: Path, console: Console) -> dict[str, list[V
         ours.close()
         bare.close()
     return results
+
+
+def overtake(backlog: int, directory: Path, console: Console) -> dict[str, Waits]:
+    """How long critical tasks wait, idle and behind a backlog; told as a table, too."""
+    for name in ("redis-2", "mongodb-2"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-2") as redis_server,
+        MongoServer(directory / "mongodb-2", sync=True) as mongo_server,
+        console.status(f"a backlog of {backlog:,}"),
+    ):
+        ours = Ours(f"{redis_server.url}/0", mongo_server.url)
+        idle, behind, left = overtaking(ours, backlog, directory / "overtaking.log")
+        ours.close()
+    table = Table(title="A critical task's wait for a worker, ms (8 slots)")
+    for heading in ("", "p50", "worst"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    where = f"behind {backlog:,} low ones ({left:,} left at the end)"
+    for name, waits in (("idle", idle), (where, behind)):
+        table.add_row(name, f"{waits.p50:.1f}", f"{waits.worst:.1f}")
+    console.print(table)
+    return {"idle": idle, "behind": behind}
 
 
 def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
@@ -206,6 +225,7 @@ def main(
     tasks: Annotated[int, typer.Option(min=100, help="Tasks of one drain.")] = 5000,
     round_trips: Annotated[int, typer.Option(min=20, help="Idle round trips a round.")] = 300,
     quick: Annotated[bool, typer.Option("--quick", help="1 round, 500 tasks: a look.")] = False,
+    backlog: Annotated[int, typer.Option(min=0, help="Low tasks to overtake; 0: none.")] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, all rounds.")] = False,
 ) -> None:
     """Measure, as ratios to bare Celery on the same embedded broker. Judges nothing."""
@@ -220,6 +240,7 @@ def main(
                 # What a front door logs is part of what it costs.
                 logs.configure(load())
             results = compare(sizes, directory, console)
+            waits = overtake(backlog, directory, console) if backlog else {}
     summary = summarise(results)
     show(console, sizes, summary)
     if as_json:
@@ -228,6 +249,7 @@ def main(
             "decision_us": decisions,
             "summary": summary,
             "rounds": results,
+            "critical_wait_ms": {name: asdict(waited) for name, waited in waits.items()},
         }
         json.dump(told, sys.stdout, indent=2)
         print()

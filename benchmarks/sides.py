@@ -27,6 +27,7 @@ from orchestrator.tasks import Priority, Request
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLY_TIMEOUT_S = 30.0
+START_S = 60.0
 POLL_S = 0.05
 
 
@@ -68,16 +69,35 @@ class Ours:
     def environment(self) -> dict[str, str]:
         return {"REDIS_URL": self._settings.redis_url, "MONGODB_URI": self._settings.mongodb_uri}
 
-    def declared(self) -> bool:
+    def wait_until_declared(self) -> None:
+        """Until a worker that was started has written what acceptance needs.
+
+        Raises:
+            TimeoutError: none did.
+        """
+        deadline = time.monotonic() + START_S
+        while not self._declared():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"our worker did not start within {START_S:.0f} s")
+            time.sleep(POLL_S)
+
+    def _declared(self) -> bool:
         """Whether a worker has written what the front desk must know to accept a task."""
         try:
             return bool(self._engine.declarations.capable("noop", ["nothing"]))
         except NoCapableAgent:
             return False
 
-    def submit(self) -> str:
-        task, _ = self._engine.coordinator.submit(Request(type="noop", payload={}))
+    def submit(self, priority: Priority = Priority.NORMAL) -> str:
+        request = Request(type="noop", payload={}, priority=priority)
+        task, _ = self._engine.coordinator.submit(request)
         return task.id
+
+    def waited_ms(self, task_id: str) -> float:
+        """From a task's acceptance to its claim by a worker."""
+        task = self._engine.store.get(task_id)
+        assert task.started_at is not None, "it was waited for"
+        return (task.started_at - task.created_at).total_seconds() * 1e3
 
     def wait(self, task_id: str) -> None:
         if not self._engine.replies.wait(task_id, REPLY_TIMEOUT_S).state.final:

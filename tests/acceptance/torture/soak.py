@@ -1,7 +1,7 @@
 """`make soak`: an hour's worth of load played fast; the memory of every process stays flat.
 
 Real processes, nothing broken: clients send through the front door as fast as they are
-answered, until so many tasks have had their effect. Each process' resident memory is sampled
+answered, until so many effects have taken place. Each process' resident memory is sampled
 on the way. The first quarter fills caches and pools; from then on it must not grow.
 """
 
@@ -21,15 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from torture.desk import Desk
-from torture.load import Way, jobs
+from torture.load import RETRY_S, Way, jobs
 from torture.oracle import Oracle
 
-SAMPLE_S = 2.0
+SAMPLE_S = 1.0
 PROGRESS_S = 30.0
 CLIENTS = 12
 # So many may be on their way: a queue that only grows would be measured, and not the memory.
 AHEAD = 400
-DRAIN_S = 300.0
 # What may be added between the second quarter and the last, of what was there and at least.
 GROWTH = 0.05
 GROWTH_MB = 3.0
@@ -40,7 +39,7 @@ Samples = dict[str, list[tuple[float, float]]]  # process -> (share of the run, 
 
 
 def main(
-    tasks: Annotated[int, typer.Option(help="Tasks that have their effect.")] = 100_000,
+    tasks: Annotated[int, typer.Option(help="Effects of tasks to wait for.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Of the load.")] = 1,
     keep: Annotated[Path | None, typer.Option(help="New folder for logs and data.")] = None,
 ) -> None:
@@ -69,69 +68,67 @@ def play(
     """Send until this many have had their effect; memory on the way, and how long it took.
 
     Raises:
-        TimeoutError: what was sent was not done.
+        RuntimeError: a process ended.
     """
-    counter = Counter(tasks)
+    pace = Pace()
     clients = [
-        threading.Thread(target=counter.client, args=(desk.open_way(), seed, n, oracle))
+        threading.Thread(target=pace.client, args=(desk.open_way(), seed, n), daemon=True)
         for n in range(CLIENTS)
     ]
     began = told_at = time.monotonic()
     for client in clients:
         client.start()
     samples: Samples = {}
-    while oracle.effects < tasks:
-        desk.supervisor.tick()
+    while (done := min(tasks, oracle.effects)) < tasks:
+        pace.follow(desk.engine.store.count_unfinished(2 * AHEAD))
         for process, mb in memory_mb(desk).items():
-            samples.setdefault(process, []).append((oracle.effects / tasks, mb))
+            samples.setdefault(process, []).append((done / tasks, mb))
         now = time.monotonic()
-        if counter.all_sent_at is not None and now - counter.all_sent_at > DRAIN_S:
-            raise TimeoutError(f"{oracle.effects:,} of {tasks:,} effects, and no more to send")
+        if desk.supervisor.ended():
+            raise RuntimeError(f"ended by themselves: {', '.join(desk.supervisor.ended())}")
         if now - told_at > PROGRESS_S:
             told_at = now
-            rate = oracle.effects / (now - began)
-            console.print(f"  {oracle.effects:,} done, {rate:.0f} a second", highlight=False)
+            console.print(f"  {done:,} done, {done / (now - began):.0f} a second", highlight=False)
         time.sleep(SAMPLE_S)
     took_s = time.monotonic() - began
+    pace.stop()
     for client in clients:
         client.join()
-    if desk.supervisor.exits:
-        raise RuntimeError(f"processes ended: {desk.supervisor.exits}")
     return samples, took_s
 
 
-class Counter:
-    """How many jobs are still to be sent, over all clients."""
+class Pace:
+    """Lets clients send as fast as the system goes, and not faster."""
 
-    def __init__(self, left: int) -> None:
-        self._lock = threading.Lock()
-        self._left = left
-        self._total = left
-        self.all_sent_at: float | None = None
+    def __init__(self) -> None:
+        self._go_on = threading.Event()
+        self._stopped = False
 
-    def client(self, way: Way, seed: int, n: int, oracle: Oracle) -> None:
-        """Send one job after the other, as fast as they are accepted."""
+    def follow(self, unfinished: int) -> None:
+        """Hold the clients, or let them go on, by how much is on its way."""
+        if unfinished > AHEAD:
+            self._go_on.clear()
+        else:
+            self._go_on.set()
+
+    def stop(self) -> None:
+        """No more."""
+        self._stopped = True
+        self._go_on.set()
+
+    def client(self, way: Way, seed: int, n: int) -> None:
+        """Send one job after the other."""
         for job in jobs(seed, n, poison=False):
-            if not job.must_have_effect:
-                continue
-            number = self._take()
-            if number is None:
-                break
-            # As fast as the system goes: no pauses in handlers, or they would be the measure.
+            # A handler that pauses would be the measure.
             fast = dataclasses.replace(job, pause_ms=0, wait_s=0.0)
-            while number - oracle.effects > AHEAD:
-                time.sleep(0.05)
-            while way.send(fast) is None:
-                time.sleep(0.05)
+            while not self._stopped:
+                self._go_on.wait()
+                if way.send(fast) is not None:
+                    break
+                time.sleep(RETRY_S)
+            if self._stopped:
+                break
         way.close()
-
-    def _take(self) -> int | None:
-        with self._lock:
-            if not self._left:
-                self.all_sent_at = self.all_sent_at or time.monotonic()
-                return None
-            self._left -= 1
-            return self._total - self._left
 
 
 def memory_mb(desk: Desk) -> Mapping[str, float]:

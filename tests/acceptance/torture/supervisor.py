@@ -107,6 +107,10 @@ class Supervisor:
         """Whether it runs now."""
         return self._lives[name].process.poll() is None
 
+    def ended(self) -> list[str]:
+        """Programs whose process is not there."""
+        return [name for name in self._lives if not self.alive(name)]
+
     def rss_mb(self) -> dict[str, float]:
         """Resident memory of each process: a program's, and those of its children."""
         sizes = {}
