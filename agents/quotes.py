@@ -51,7 +51,7 @@ from pymongo.errors import DuplicateKeyError
 
 from agents.catalogue import Language
 from orchestrator.clock import Clock
-from orchestrator.declarations import Lapse, Resource
+from orchestrator.declarations import Holding, Lapse, Resource
 from orchestrator.tasks import ensure_index, store_errors
 
 Document = dict[str, Any]
@@ -220,6 +220,16 @@ class Quote:
         """Where its PDF is kept: another edition is another file."""
         return f"{self.id}.{self.edition}"
 
+
+# What stays of a customer that is erased: what was quoted, and for how much.
+HOLDING: Final = Holding(
+    collection="quotes",
+    session="session",
+    phone="customer.phone",
+    anonymise=("session", "customer.name", "customer.phone"),
+    revision="revision",
+    files=True,
+)
 
 # What the front door lists and shows.
 RESOURCE: Final = Resource(

@@ -16,6 +16,7 @@ from flask_cors import CORS
 
 from api import (
     chat,
+    customers,
     dead_letters,
     documentation,
     errors,
@@ -79,6 +80,7 @@ def create_app(engine: Engine) -> APIFlask:
         tasks.routes,
         dead_letters.routes,
         outbox.routes,
+        customers.routes,
         operations.routes,
         events.routes,
         page.routes,

@@ -171,7 +171,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
 
 def _not_answered(task: Task, language: str) -> TaskFailed:
     kind = TaskCancelled if task.state is State.CANCELLED else TaskFailed
-    session_id = task.payload["session_id"]
+    session_id = task.payload.get("session_id")
     return kind(
         task_id=task.id,
         task_error=(task.error or {}).get("code"),
@@ -183,7 +183,7 @@ def _not_answered(task: Task, language: str) -> TaskFailed:
 
 
 def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
-    session_id = task.payload["session_id"]
+    session_id = task.payload.get("session_id")
     needs, actions = result.get("needs", []), result.get("actions", [])
     confidence, quote = result.get("confidence"), result.get("quote")
     if quote is not None:

@@ -9,18 +9,18 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import phonenumbers
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 from pydantic_core import PydanticCustomError
 
 from api.inputs import pointer
 from api.pages import NextPageToken, PageQuery
+from orchestrator import phones
 from orchestrator.errors import Invalid
 from orchestrator.outbox import EntryState, OutboxFilter
+from orchestrator.phones import HOME_REGION
 from orchestrator.settings import StrategyName
 from orchestrator.tasks import State, TaskFilter
 
-HOME_REGION = "UY"  # a phone without a country code is from here
 MAX_MESSAGE_CHARS = 10_000
 Document = dict[str, Any]
 
@@ -129,15 +129,9 @@ def e164(phone: str, *field: str) -> str:
         Invalid: it is no phone number; points at `field`, a path into the body.
     """
     try:
-        number = phonenumbers.parse(phone, HOME_REGION)
-        if not phonenumbers.is_valid_number(number) and not phone.lstrip().startswith("+"):
-            # WhatsApp writes numbers with the country code and without a plus.
-            abroad = phonenumbers.parse(f"+{phone}", None)
-            number = abroad if phonenumbers.is_valid_number(abroad) else number
-    except phonenumbers.NumberParseException:
-        detail = "is not a phone number"
-        raise Invalid(errors=[{"pointer": pointer(*field), "detail": detail}]) from None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        return phones.e164(phone)
+    except ValueError as error:
+        raise Invalid(errors=[{"pointer": pointer(*field), "detail": str(error)}]) from None
 
 
 def _invalid(field: str, detail: str) -> Invalid:
@@ -654,6 +648,38 @@ class DeadLettersDone(BaseModel):
     done: int
     refused: list[Refusal]
     more: bool = Field(description="The limit was reached: ask again.")
+
+
+class CustomerPhone(Strict):
+    """A customer, by its phone; in the body, since addresses of requests are logged."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": "+59899123456"}]})
+
+    phone: Phone = Field(
+        min_length=1,
+        description=f"In any usual way of writing; without a country code from {HOME_REGION}.",
+    )
+
+
+class CustomerData(BaseModel):
+    """All that is kept of a customer; further members are collections."""
+
+    model_config = ConfigDict(extra="allow")
+
+    exported_at: dt.datetime
+    phone: str
+    contact: Document
+    tasks: list[Document]
+
+
+class Erasure(BaseModel):
+    """An erasure as it stands."""
+
+    id: str
+    state: Literal["erasing", "done"]
+    requested_at: dt.datetime
+    done_at: dt.datetime | None
+    counts: dict[str, int] = Field(description="What was erased or made anonymous so far.")
 
 
 class CandidateScore(BaseModel):

@@ -7,8 +7,10 @@ goes wrong is one line on stderr and exit code 1, 2 for a command line that make
 import datetime as dt
 import getpass
 import json
+import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -27,6 +29,7 @@ from orchestrator.declarations import discover
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
 from orchestrator.outbox import Decision, Entry, EntryState, OutboxFilter
+from orchestrator.phones import e164
 from orchestrator.settings import current
 from orchestrator.tasks import Priority, Request, State, Task, TaskFilter
 
@@ -75,6 +78,13 @@ outbox = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(outbox, name="outbox")
+
+customer = typer.Typer(
+    help="All that is kept of a customer: given out, or erased.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(customer, name="customer")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
@@ -576,6 +586,67 @@ def _entry_summary(entry: Entry) -> dict[str, Any]:
     hidden = ("body", "version", "token", "opened_at")
     told = {name: value for name, value in vars(entry).items() if name not in hidden}
     return told | {"state": entry.state.value}
+
+
+PhoneNumber = Annotated[
+    str, typer.Argument(metavar="PHONE", help="In any usual way of writing.", show_default=False)
+]
+
+
+@customer.command("export")
+def customer_export(
+    phone: PhoneNumber,
+    out: Annotated[
+        Path | None, typer.Option(help="Into this file, for your eyes only.", show_default=False)
+    ] = None,
+) -> None:
+    """Print all that is kept of a customer, as JSON."""
+    with _engine() as engine:
+        engine.store.read_clock()
+        told = engine.customers.export(_e164(phone), by=_actor())
+    if out is None:
+        _print_json(told)
+        return
+    try:
+        with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(told, file, ensure_ascii=False, indent=2)
+    except OSError as error:
+        raise _Refused(f"{out} cannot be written: {error.strerror}") from None
+
+
+@customer.command("erase")
+def customer_erase(
+    phone: PhoneNumber,
+    wait: Annotated[
+        float, typer.Option(min=0, max=3600, help="Wait for the end, in seconds.")
+    ] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Erase all that is kept of a customer up to now.
+
+    Quotes and their totals stay, without name, phone and conversation. It waits for tasks that
+    run; with --wait over, the desk goes on by itself.
+    """
+    with _engine() as engine:
+        engine.store.read_clock()
+        until = time.monotonic() + wait
+        erasure = engine.customers.erase(_e164(phone), by=_actor())
+        while erasure.state != "done" and time.monotonic() < until:
+            erasure = engine.customers.advance(erasure.id)
+            time.sleep(0.1)
+    if as_json:
+        _print_json(vars(erasure))
+        return
+    _print(f"Erasure {erasure.id} is {'done' if erasure.state == 'done' else 'under way'}.")
+    for name, n in erasure.counts.items():
+        _print(f"  {n} {name}")
+
+
+def _e164(phone: str) -> str:
+    try:
+        return e164(phone)
+    except ValueError as error:
+        raise _Refused(f"PHONE {error}") from None
 
 
 def _letters(

@@ -63,6 +63,17 @@ class Contacts:
         with store_errors():
             self._contacts.delete_one({"_id": self.alias(address)})
 
+    def forget_but_opt_out(self, address: str) -> None:
+        """Erase what is known of an address, but not that it wants to be left alone."""
+        if self.opted_out(address):
+            self._write(address, {"$unset": {"heard": ""}})
+        else:
+            self.forget(address)
+
+    def known(self, address: str) -> Document:
+        """All that is known of an address, without its name here."""
+        return {name: fact for name, fact in self._read(address).items() if name != "_id"}
+
     def _read(self, address: str) -> Document:
         with store_errors():
             return self._contacts.find_one({"_id": self.alias(address)}) or {}

@@ -102,6 +102,28 @@ class Resource:
     lapse: Lapse | None = None
 
 
+@dataclass(frozen=True)
+class Holding:
+    """A collection that holds customers' data: how a customer's is found, and what becomes of
+    it when the customer is erased.
+
+    `session` and `phone` are the paths of the fields that tell whose a document is; the agent
+    makes an index of the session's. `began` is the path of what tells when that began which led
+    to the document (a time, or an id that is a task's or begins with one), so that what an old
+    task writes late is not taken for a customer's new life. With `anonymise` these fields become
+    null, and `revision`, where there is one, rises; without, the document goes. With `files`, so
+    do files whose id is the document's and a dot.
+    """
+
+    collection: str
+    session: str | None = None
+    phone: str | None = None
+    began: str = "_id"
+    anonymise: tuple[str, ...] = ()
+    revision: str | None = None
+    files: bool = False
+
+
 @dataclass
 class Agent:
     """A declared role. Build one per folder, then hang handlers on it with `handles`.
@@ -112,7 +134,8 @@ class Agent:
     and seeds data.
     `workflows` is a folder of workflow definitions (*.yaml) that it brings along.
     `where` names capabilities that it has only where the settings say so.
-    `resources` are what the front door may list and show of what the agent keeps.
+    `resources` are what the front door may list and show of what the agent keeps; `holdings`
+    what it keeps of customers, so that it is given out and erased with the rest.
     """
 
     role: str
@@ -125,6 +148,7 @@ class Agent:
     where: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
     workflows: Path | None = None
     resources: Iterable[Resource] = ()
+    holdings: Iterable[Holding] = ()
     task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
     schedules: list[Schedule] = field(default_factory=list, init=False)
 
@@ -134,6 +158,7 @@ class Agent:
         self.shares = tuple(self.shares)
         if not all(name.isidentifier() for name in self.shares):
             raise ValueError(f"{self.id}: shared keys must be identifiers")
+        self.holdings = tuple(self.holdings)
 
     @property
     def id(self) -> str:
@@ -204,6 +229,7 @@ class Agent:
             },
             metadata=self.metadata,
             resources=tuple(self.resources),
+            holdings=tuple(self.holdings),
         )
 
 
@@ -229,6 +255,7 @@ class Declaration:
     metadata: Document
     resources: tuple[Resource, ...] = ()
     shares: frozenset[str] = frozenset()
+    holdings: tuple[Holding, ...] = ()
     registered_at: dt.datetime | None = None
 
     def to_document(self) -> Document:
@@ -251,6 +278,7 @@ class Declaration:
             ],
             "metadata": self.metadata,
             "resources": [asdict(resource) for resource in self.resources],
+            "holdings": [asdict(holding) for holding in self.holdings],
         }
 
     @classmethod
@@ -274,6 +302,10 @@ class Declaration:
             metadata=document["metadata"],
             resources=tuple(map(_resource, document.get("resources", ()))),
             shares=frozenset(document.get("shares", ())),
+            holdings=tuple(
+                Holding(**each | {"anonymise": tuple(each["anonymise"])})
+                for each in document.get("holdings", ())
+            ),
             registered_at=document["registered_at"],
         )
 

@@ -14,6 +14,7 @@ from orchestrator.clock import Clock
 from orchestrator.contacts import Contacts
 from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
+from orchestrator.customers import Customers
 from orchestrator.dead_letters import DeadLetters
 from orchestrator.declarations import Agent, DeclarationStore
 from orchestrator.definitions import DefinitionInvalid
@@ -86,6 +87,16 @@ class Engine:
         )
         self.coordinator.advance_run = self.workflows.advance
         self.dead_letters = DeadLetters(self.store, self.coordinator, self.sessions, self.audit)
+        self.customers = Customers(
+            self.database,
+            self.clock,
+            self.store,
+            self.coordinator,
+            self.declarations,
+            self.contacts,
+            self.audit,
+            settings,
+        )
         self.service = Service(
             self.database,
             self.redis,
@@ -110,6 +121,7 @@ class Engine:
             self.outbox,
             self.workflows,
             self.timers,
+            self.customers,
             self.settings,
             holder=holder,
             eager=eager,
@@ -132,6 +144,7 @@ class Engine:
             if agent.setup is not None:
                 agent.setup(self)
             self.declarations.declare(agent.declaration(self.settings))
+        self.customers.ensure_indexes()
         for agent in agents:
             if agent.workflows is not None:
                 self._keep_workflows(agent.workflows, f"agents/{agent.role}")

@@ -21,6 +21,7 @@ from pymongo.errors import DuplicateKeyError
 from orchestrator.broker import Publisher, published_at
 from orchestrator.clock import JUMP_S, Clock
 from orchestrator.coordinator import Coordinator
+from orchestrator.customers import Customers
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.logs import log
 from orchestrator.outbox import Outbox
@@ -38,6 +39,7 @@ MOST = 10_000  # tasks that one pass publishes again
 # Messages published this close to the oldest in a queue may still be on their way.
 IN_FLIGHT_S = 1.0
 LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
+ERASURES = 5  # gone on with in one pass
 EPOCH = {"_id": "redis"}
 LOCK = {"_id": "rescue"}
 
@@ -56,6 +58,7 @@ class Counts:
     recalled: int = 0
     advanced: int = 0
     fired: int = 0
+    erased_on: int = 0
 
     @property
     def any(self) -> bool:
@@ -82,6 +85,7 @@ class Rescuer:
         outbox: Outbox,
         workflows: Workflows,
         timers: Timers,
+        customers: Customers,
         settings: Settings,
         *,
         holder: str,
@@ -98,6 +102,7 @@ class Rescuer:
         self._outbox = outbox
         self._workflows = workflows
         self._timers = timers
+        self._customers = customers
         self._settings = settings
         self._holder = holder
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
@@ -142,6 +147,7 @@ class Rescuer:
             self._outgoing,
             self._runs,
             self._timers_due,
+            self._erasures,
         ]
         if load is not None:
             steps.insert(0, partial(self._mind_the_epoch, load))
@@ -383,6 +389,9 @@ class Rescuer:
 
     def _timers_due(self, counts: Counts) -> None:
         counts.fired += self._timers.fire_due(BATCH)
+
+    def _erasures(self, counts: Counts) -> None:
+        counts.erased_on += self._customers.rescue(ERASURES)
 
     def _due(self, state: State, counts: Counts) -> Iterator[Task]:
         """Due tasks of a state; those past their deadline are cancelled on the way."""

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from orchestrator.tasks import Claim
 
 
-@dataclass
+@dataclass(eq=False)
 class Attempt:
-    """What one slot is doing. `fence` is the one that it holds the task by."""
+    """What one slot is doing. `fence` is the one that it holds the task by.
+
+    Two messages may name the same one at once: they are two attempts.
+    """
 
     agent_id: str
     type: str

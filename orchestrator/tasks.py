@@ -46,6 +46,7 @@ Collection `tasks`, one document per task:
     timeline       [{at, event, ...facts}], the newest 200
     dead           true for a dead letter: failed, nobody's child, not replayed or discarded
     redo           true from a replay until its failed children were replayed, too
+    erased         true for a shell, left of a customer's task
     expire_at      set with the final state only
 
 Collection `tallies`: {_id: "tasks", completed, failed, cancelled}: how many tasks have ended
@@ -97,6 +98,8 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 TALLY = {"_id": "tasks"}
+# The error's code of a task of which nothing but a shell is left.
+ERASED = "erased"
 TIMELINE_LENGTH = 200
 # Workers lost while running a task, from which on it runs with nothing else in its process.
 SUSPECT_AFTER = 2
@@ -770,6 +773,82 @@ class TaskStore:
         if State(state).final:
             with self._lock:
                 self._ended[State(state)] += 1
+
+    # -- a customer's tasks ----------------------------------------------------------
+
+    def ids_of_session(
+        self, session_id: str, before: dt.datetime, at_most: int | None
+    ) -> list[str]:
+        """Tasks of a session that were accepted before a time, or handed over by such."""
+        query = {"session_id": session_id, "_id": {"$lt": id_at(before)}}
+        return self._ids(query, at_most)
+
+    def ids_of_key(self, key: str, before: dt.datetime, at_most: int | None) -> list[str]:
+        """Tasks of an ordering key that were accepted before a time."""
+        return [each for each in self._ids({"key": key}, at_most) if each < id_at(before)]
+
+    def descendants(self, task_id: str) -> list[str]:
+        """What a task handed over, and what that handed over."""
+        return self._ids({"_id": {"$gt": f"{task_id}.", "$lt": f"{task_id}/"}}, None)
+
+    def _ids(self, query: Document, at_most: int | None) -> list[str]:
+        with store_errors():
+            found = self._tasks.find(query, {"_id": 1}).limit(at_most or 0)
+            return [document["_id"] for document in found]
+
+    def without_session(self, start: dt.datetime, end: dt.datetime) -> Iterator[Document]:
+        """The documents of tasks that belong to no session, nor to another task, accepted in a
+        stretch of time; read in short stretches, since a range is read as a whole."""
+        width = dt.timedelta(hours=1)
+        while start < end:
+            stop = min(start + width, end)
+            query = {"session_id": None, "_id": {"$gte": id_at(start), "$lt": id_at(stop)}}
+            with store_errors():
+                found = list(self._tasks.find(query))
+            yield from (document for document in found if "parent" not in document)
+            start = stop
+            width = width * 2 if len(found) < 100 else max(width / 2, dt.timedelta(seconds=1))
+
+    def raw(self, task_ids: list[str]) -> list[Document]:
+        """Whole documents, for their owners."""
+        with store_errors():
+            return list(self._tasks.find({"_id": {"$in": task_ids}}))
+
+    def erase(self, task_id: str) -> bool:
+        """Leave of a task that has ended what says nothing of anybody; False where nothing was
+        left to erase.
+
+        Its idempotency key stays: a client that sends it again must not bring it back.
+        """
+        with store_errors():
+            stored = self._tasks.find_one({"_id": task_id})
+            if stored is None or stored.get("erased"):
+                return False
+            now = self._clock.now()
+            kept = [{"at": each["at"], "event": each["event"]} for each in stored["timeline"]]
+            fields = {
+                "state": State.CANCELLED.value,
+                "payload": {},
+                "error": {"code": ERASED, "detail": "Erased at the customer's request."},
+                "decision": None,
+                "erased": True,
+                "timeline": [*kept[1 - TIMELINE_LENGTH :], {"at": now, "event": ERASED}],
+                "expire_at": now + dt.timedelta(days=self._settings.task_retention_days),
+            }
+            gone = (
+                "result memory handover key seq head session_id twin token worker dead redo "
+                "check_at run_after request_id"
+            )
+            return bool(
+                self._tasks.update_one(
+                    {"_id": task_id, "fence": stored["fence"]},
+                    {
+                        "$set": fields,
+                        "$inc": {"fence": 1},
+                        "$unset": dict.fromkeys(gone.split(), ""),
+                    },
+                ).modified_count
+            )
 
     # -- a worker's side -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from agents.product_answers import answer_product_question
 from agents.quote.pdf import quote_pdf
 from agents.quote.pricing import PriceRequest, PricingRefused, price_quote
 from agents.quote.wording import describe_item, name_products, quote_document
-from agents.quotes import RESOURCE, NewQuote, QuoteAction, QuoteClosed, QuoteNotFound
+from agents.quotes import HOLDING, RESOURCE, NewQuote, QuoteAction, QuoteClosed, QuoteNotFound
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
 from orchestrator.engine import Engine
@@ -37,6 +37,7 @@ agent = Agent(
     slots=5,
     setup=open_shop,
     resources=[RESOURCE, BUSINESS],
+    holdings=[HOLDING],
 )
 
 # A number, or a string of its digits: JSON's own numbers pass through floats on their way,
