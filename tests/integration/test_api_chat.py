@@ -471,7 +471,7 @@ def test_no_text_phone_or_credential_is_logged(open_desk):
         desk.post({"message": "my secret address", "unknown": 1}, X_API_Key="secret-wrong-key-0123")
         desk.get("/api/tasks/my-secret-path?secret=1", X_API_Key=KEYS["web"])
     requests = [event for event in logged if event["event"] == "http.request"]
-    assert [event["status"] for event in requests] == [200, 500, 401, 404]
+    assert [event["status"] for event in requests] == [200, 500, 401, 422]
     assert {event["caller"] for event in requests[:2]} == {"client:web"}
     assert requests[3]["route"] == "/api/tasks/<task_id>"
     for secret in ("secret", "99123456", KEYS["web"]):
