@@ -17,9 +17,10 @@ Collection `erasures`, one document per erasure:
     alias         the keyed hash of the phone (`contacts.py`)
     by            who asked for it
     requested_at, done_at
-    stage         find -> stop -> scan -> erase (-> settle -> find ...) -> done
+    stage         find -> stop -> scan -> runs -> erase (-> settle -> find ...) -> done
     check_at      when the rescuer goes on with it; gone when it is done
-    phone, sessions, scanned   what is left to be found, and how far; gone when it is done
+    phone, sessions, scanned, scanned_runs
+                  what is left to be found, and how far; gone when it is done
     counts        {collection: documents erased or made anonymous}
     expire_at     set when it is done
 
@@ -39,6 +40,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.database import Database
 
+from orchestrator.advance import RunState
 from orchestrator.audit import Audit
 from orchestrator.clock import Clock
 from orchestrator.contacts import Contacts
@@ -46,9 +48,10 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.declarations import DeclarationStore, Holding
 from orchestrator.errors import NotFound, TaskIsFinal
 from orchestrator.logs import log
-from orchestrator.phones import names, spellings
+from orchestrator.phones import names, spellings, texts
 from orchestrator.settings import Settings
 from orchestrator.tasks import BY_ID, TaskStore, ensure_index, new_id, store_errors
+from orchestrator.workflows import Workflows
 
 Document = dict[str, Any]
 
@@ -100,6 +103,7 @@ class Customers:
         declarations: DeclarationStore,
         contacts: Contacts,
         audit: Audit,
+        workflows: Workflows,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -110,6 +114,7 @@ class Customers:
         self._declarations = declarations
         self._contacts = contacts
         self._audit = audit
+        self._workflows = workflows
         self._settings = settings
 
     def ensure_indexes(self) -> None:
@@ -141,16 +146,27 @@ class Customers:
                 told[holding.collection] = told.get(holding.collection, []) + found
                 if holding.files:
                     told.setdefault("files", []).extend(self._files_of(found))
+            told["runs"] = [
+                {name: value for name, value in run.items() if name not in HIDDEN}
+                for run in self._workflows.between(self._oldest(), later)
+                if self._is_about(run, phone, sessions)
+            ]
             told["tasks"] = [
                 {name: value for name, value in document.items() if name not in HIDDEN}
-                for document in self._tasks_of(phone, sessions, later)
+                for document in self._tasks_of(phone, sessions, told["runs"], later)
             ]
             outcome |= {name: len(value) for name, value in told.items() if isinstance(value, list)}
         exported: Document = _as_json(told)
         return exported
 
-    def _tasks_of(self, phone: str, sessions: set[str], until: dt.datetime) -> Iterator[Document]:
+    def _tasks_of(
+        self, phone: str, sessions: set[str], runs: list[Document], until: dt.datetime
+    ) -> Iterator[Document]:
         seen: set[str] = set()
+        for run in runs:
+            steps = self._store.descendants(run["_id"])
+            seen.update(steps)
+            yield from self._store.raw(steps)
         for session_id in sorted(sessions):
             for task_id in self._store.ids_of_session(session_id, until, None):
                 if task_id not in seen:
@@ -193,6 +209,7 @@ class Customers:
                     "phone": phone,
                     "sessions": [],
                     "scanned": self._oldest(),
+                    "scanned_runs": self._oldest(),
                     "counts": {},
                 }
                 with store_errors():
@@ -227,6 +244,7 @@ class Customers:
             "find": self._find,
             "stop": self._stop,
             "scan": self._scan,
+            "runs": self._runs,
             "erase": self._erase,
             "settle": self._settle,
         }.get(erasure["stage"])
@@ -263,7 +281,38 @@ class Customers:
             if not all([self._ended(task_id) for task_id in whole]):
                 return self._on(erasure, None, {"tasks": counts})
             counts += sum(self._store.erase(task_id) for task_id in whole)
-        return self._on(erasure, "erase", {"tasks": counts})
+        return self._on(erasure, "runs", {"tasks": counts})
+
+    def _runs(self, erasure: Document) -> Document:
+        """Runs of workflows that name the phone or a session somewhere, with their steps."""
+        counts, looked = 0, 0
+        for document in self._workflows.between(erasure["scanned_runs"], erasure["requested_at"]):
+            looked += 1
+            if looked > SCANNED or counts >= CHUNK:
+                far = document["created_at"] - dt.timedelta(seconds=1)
+                return self._on(erasure, None, {"runs": counts}, hurry=True, scanned_runs=far)
+            if not self._is_about(document, erasure["phone"], set(erasure["sessions"])):
+                continue
+            steps = self._store.descendants(document["_id"])
+            if not self._run_ended(document) or not all([self._ended(step) for step in steps]):
+                return self._on(erasure, None, {"runs": counts})
+            counts += self._workflows.erase(document["_id"])
+            for step in steps:
+                self._store.erase(step)
+        return self._on(erasure, "erase", {"runs": counts})
+
+    @staticmethod
+    def _is_about(run: Document, phone: str, sessions: set[str]) -> bool:
+        return names(run, phone) or any(text in sessions for text in texts(run))
+
+    def _run_ended(self, run: Document) -> bool:
+        if "due_at" in run or run["state"] not in _ENDED_RUNS:
+            with contextlib.suppress(TaskIsFinal):
+                if not run["cancel"]:
+                    self._workflows.cancel(run["_id"])
+                self._workflows.advance(run["_id"])
+            return False
+        return True
 
     def _erase(self, erasure: Document) -> Document:
         linked = list(self._linked(erasure))
@@ -288,14 +337,16 @@ class Customers:
         if erasure["round"] == 1:
             # Once more: what was on its way when it was asked for has arrived by now.
             since = erasure["requested_at"] - dt.timedelta(minutes=10)
-            return self._on(erasure, "find", hurry=True, round=2, scanned=since)
+            return self._on(erasure, "find", hurry=True, round=2, scanned=since, scanned_runs=since)
         kept = dt.timedelta(days=self._settings.audit_retention_days)
         with store_errors():
             done = self._erasures.update_one(
                 {"_id": erasure["_id"]},
                 {
                     "$set": {"stage": "done", "done_at": now, "expire_at": now + kept},
-                    "$unset": {"phone": "", "sessions": "", "scanned": "", "check_at": ""},
+                    "$unset": dict.fromkeys(
+                        ("phone", "sessions", "scanned", "scanned_runs", "check_at"), ""
+                    ),
                 },
             )
         if done.modified_count:
@@ -329,7 +380,8 @@ class Customers:
         """Tasks of the customer's sessions and of what leaves to its phone, oldest first."""
         requested_at = erasure["requested_at"]
         for session_id in erasure["sessions"]:
-            again = self._session_began(session_id)
+            began = self._session_began(session_id)
+            again = began if began is not None and began >= requested_at else None
             # One that was accepted while its session went belongs to no other.
             until = requested_at + dt.timedelta(seconds=self._settle_s)
             yield from self._store.ids_of_session(session_id, again or until, CHUNK)
@@ -382,25 +434,25 @@ class Customers:
         return sessions
 
     def _held(
-        self, holding: Holding, phone: str, sessions: set[str], before: dt.datetime
+        self, holding: Holding, phone: str, sessions: Iterable[str], before: dt.datetime
     ) -> Iterator[Document]:
         """Documents of a customer: of its phone those that began before a time, of its sessions
-        all, but for those of a later session of the same id."""
+        all, but for those of a session of the same id that began after it."""
         queries: list[tuple[Document, dt.datetime | None]] = []
         if holding.phone is not None:
             queries += [({holding.phone: written}, before) for written in spellings(phone)]
         if holding.session is not None:
-            queries += [
-                ({holding.session: session_id}, self._session_began(session_id))
-                for session_id in sorted(sessions)
-            ]
+            for session_id in sorted(sessions):
+                began = self._session_began(session_id)
+                later = began if began is not None and began >= before else None
+                queries.append(({holding.session: session_id}, later))
         seen = set()
         for query, until in queries:
             with store_errors():
                 found = list(self._database[holding.collection].find(query))
             for document in found:
-                began = _began(holding, document)
-                late = began is not None and until is not None and began >= until
+                begun = _began(holding, document)
+                late = begun is not None and until is not None and begun >= until
                 if document["_id"] not in seen and not late:
                     seen.add(document["_id"])
                     yield document
@@ -439,6 +491,7 @@ class Customers:
         return found
 
 
+_ENDED_RUNS = frozenset(state.value for state in RunState if state.final)
 _WHY = ("erased", "Erased at the customer's request.")
 
 

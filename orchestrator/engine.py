@@ -95,6 +95,7 @@ class Engine:
             self.declarations,
             self.contacts,
             self.audit,
+            self.workflows,
             settings,
         )
         self.service = Service(

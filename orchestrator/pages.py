@@ -7,7 +7,7 @@ With a real MongoDB each window is a short backward scan of the same index.
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,3 +92,28 @@ def newest_first(
             return Page(found, None)
         top, below = start, order.at(start)
         width *= WINDOW_GROWS
+
+
+def oldest_first(
+    collection: Collection[Document],
+    equal: Mapping[str, Any],
+    order: Order,
+    *,
+    start: dt.datetime,
+    end: dt.datetime,
+) -> Iterator[Document]:
+    """The documents that equal `equal`, from a time to before another, oldest first.
+
+    Read in short stretches, as few documents at a time as in a page; needs the same index.
+
+    Raises:
+        PyMongoError: for the caller to translate.
+    """
+    width = dt.timedelta(hours=1)
+    while start < end:
+        stop = min(start + width, end)
+        window = {"$gte": order.at(start), "$lt": order.at(stop)}
+        found = list(collection.find({**equal, order.field: window}).sort(order.field, 1))
+        yield from found
+        start = stop
+        width = width * 2 if len(found) < 100 else max(width / 2, dt.timedelta(seconds=1))

@@ -1,6 +1,7 @@
 """Phone numbers: read in any usual way of writing, and found again in all of them."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import phonenumbers
@@ -45,15 +46,18 @@ def names(value: Any, phone: str) -> bool:
     """Whether any text within a value holds the number, however it is written."""
     # What all ways of writing have in common: the digits without country code and trunk zero.
     core = phonenumbers.national_significant_number(phonenumbers.parse(phone, None))
+    return any(core in _SEPARATORS.sub("", text) for text in texts(value))
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text within a value, names of fields included."""
     left = [value]
     while left:
         each = left.pop()
         if isinstance(each, str):
-            if core in _SEPARATORS.sub("", each):
-                return True
+            yield each
         elif isinstance(each, dict):
             left += each.values()
             left += each.keys()
         elif isinstance(each, (list, tuple)):
             left += each
-    return False

@@ -91,7 +91,7 @@ from orchestrator.errors import (
     TaskNotFound,
 )
 from orchestrator.logs import log
-from orchestrator.pages import Order, newest_first
+from orchestrator.pages import Order, newest_first, oldest_first
 from orchestrator.settings import Settings
 
 Document = dict[str, Any]
@@ -798,16 +798,13 @@ class TaskStore:
 
     def without_session(self, start: dt.datetime, end: dt.datetime) -> Iterator[Document]:
         """The documents of tasks that belong to no session, nor to another task, accepted in a
-        stretch of time; read in short stretches, since a range is read as a whole."""
-        width = dt.timedelta(hours=1)
-        while start < end:
-            stop = min(start + width, end)
-            query = {"session_id": None, "_id": {"$gte": id_at(start), "$lt": id_at(stop)}}
-            with store_errors():
-                found = list(self._tasks.find(query))
-            yield from (document for document in found if "parent" not in document)
-            start = stop
-            width = width * 2 if len(found) < 100 else max(width / 2, dt.timedelta(seconds=1))
+        stretch of time."""
+        with store_errors():
+            for document in oldest_first(
+                self._tasks, {"session_id": None}, BY_ID, start=start, end=end
+            ):
+                if "parent" not in document:
+                    yield document
 
     def raw(self, task_ids: list[str]) -> list[Document]:
         """Whole documents, for their owners."""

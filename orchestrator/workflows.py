@@ -29,6 +29,7 @@ Collection `runs`, one document per run:
     parent       id of the run that it is a step of
     due_at       when it is looked at whatever is heard; gone once it is final or paused
     created_at, finished_at
+    erased       true for a shell, left of a customer's run
     expire_at    set once it is final
 
 Collection `run_events`, what came for callbacks:
@@ -98,7 +99,7 @@ from orchestrator.errors import (
 from orchestrator.expressions import BadExpression, evaluate, filled
 from orchestrator.keys import SigningKey
 from orchestrator.logs import log
-from orchestrator.pages import newest_first
+from orchestrator.pages import newest_first, oldest_first
 from orchestrator.settings import Settings
 from orchestrator.tasks import (
     BY_ID,
@@ -855,6 +856,40 @@ class Workflows:
             self._events.update_many({"run_id": run.id}, {"$set": {"expire_at": kept}})
         if stored.parent is not None:
             self.advance(stored.parent)
+
+    # -- a customer's runs -----------------------------------------------------------
+
+    def between(self, start: dt.datetime, end: dt.datetime) -> Iterator[Document]:
+        """The documents of runs that began in a stretch of time, oldest first, each with the
+        `payloads` that came for its callbacks."""
+        with store_errors():
+            for document in oldest_first(self._runs, {}, BY_ID, start=start, end=end):
+                came = self._events.find({"run_id": document["_id"]}, {"payload": 1})
+                yield document | {"payloads": [each["payload"] for each in came]}
+
+    def erase(self, run_id: str) -> bool:
+        """Leave of a run that has ended what says nothing of anybody; False where nothing was
+        left to erase. Its steps' tasks are the task store's to erase.
+        """
+        with store_errors():
+            self._events.delete_many({"run_id": run_id})
+            self._waits.delete_many({"run_id": run_id})
+            stored = self._runs.find_one({"_id": run_id}, {"fence": 1, "erased": 1})
+            if stored is None or stored.get("erased"):
+                return False
+            fields: Document = {
+                "input": {},
+                "output": None,
+                "error": None,
+                "visits": {},
+                "erased": True,
+            }
+            return bool(
+                self._runs.update_one(
+                    {"_id": run_id, "fence": stored["fence"]},
+                    {"$set": fields, "$inc": {"fence": 1}},
+                ).modified_count
+            )
 
     # -- changed by people -----------------------------------------------------------
 

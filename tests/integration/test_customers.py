@@ -15,6 +15,7 @@ from agents.quote.agent import agent as quote
 from api.app import create_app
 from orchestrator import phones
 from orchestrator.declarations import Agent, Holding
+from orchestrator.definitions import check
 from orchestrator.engine import Engine
 from orchestrator.errors import NotFound
 from orchestrator.outbox import Outgoing
@@ -171,7 +172,7 @@ def traces(told: dict[str, str]) -> dict[str, list[str]]:
     return {where: what for where, what in found.items() if what}
 
 
-def conversation_with_everything(desk: Desk) -> dict:
+def conversation_with_everything(desk: Desk, eventually) -> dict:
     desk.say("Hola, cuidado con el perro. Cuanto sale el isodec de 100 para un techo de 10 x 5?")
     desk.say(f"me llamo {NAME}, gracias!")
     quoted = next(iter(desk.engine.database["quotes"].find()))
@@ -193,16 +194,42 @@ def conversation_with_everything(desk: Desk) -> dict:
     )
     desk.engine.contacts.heard_from(PHONE, "whatsapp", desk.engine.clock.now())
     desk.engine.contacts.opt_out(PHONE)
+    desk.engine.workflows.put(
+        check(
+            {
+                "id": "flow",
+                "steps": [
+                    {
+                        "id": "a",
+                        "task": "note",
+                        "payload": {"text": "=input.who", "session_id": "=input.session_id"},
+                    },
+                    {"id": "q", "callback": "reply", "session": "input.session_id"},
+                ],
+            }
+        ),
+        "test",
+    )
+    given = {"who": f"{NAME}, 099-123-456", "session_id": quoted["session"]}
+    run, _ = desk.engine.workflows.start("flow", given, caller="test")
+    eventually(lambda: desk.engine.database["run_waits"].find_one({"run_id": run.id}))
     desk.engine.outbox.put(task, 0, Outgoing("whatsapp", PHONE, {"text": NAME}), quoted["session"])
     return quoted
 
 
 def test_everything_is_given_out_and_then_nothing_is_left(desk, eventually, capfd):
-    quoted = conversation_with_everything(desk)
+    quoted = conversation_with_everything(desk, eventually)
     desk.say("hola, soy otra persona", OTHER)
-    assert {"sessions", "tasks", "quotes", "outbox", "files", "notes"} <= traces(
-        desk.everything()
-    ).keys()
+    assert {
+        "sessions",
+        "tasks",
+        "quotes",
+        "outbox",
+        "files",
+        "notes",
+        "runs",
+        "messages",
+    } <= traces(desk.everything()).keys()
 
     response = desk.door.post(
         "/api/customers/export", json={"phone": "099 123 456"}, headers=OPERATOR
@@ -212,7 +239,7 @@ def test_everything_is_given_out_and_then_nothing_is_left(desk, eventually, capf
     assert told["phone"] == PHONE
     assert len(told["quotes"]) == 2
     assert told["contact"].keys() == {"heard", "opted_out_at"}
-    for name in ("sessions", "outbox", "notes", "files"):
+    for name in ("sessions", "messages", "contexts", "outbox", "notes", "files", "runs"):
         assert told[name], name
     types = [task["type"] for task in told["tasks"]]
     assert types.count("process_message") == 2
@@ -223,7 +250,8 @@ def test_everything_is_given_out_and_then_nothing_is_left(desk, eventually, capf
 
     erasure = desk.erased(eventually)
     assert erasure["counts"]["quotes"] == 2
-    assert erasure["counts"]["sessions"] == 1
+    assert erasure["counts"]["sessions"] == erasure["counts"]["runs"] == 1
+    assert desk.engine.database["run_waits"].count_documents({}) == 0
     assert traces(desk.everything()) == {}
     kept = list(desk.engine.database["quotes"].find())
     assert sorted(str(each["total"]) for each in kept) == totals
