@@ -55,7 +55,8 @@ and before every change of the session, so that whoever dies leaves none out; th
 source lets none in twice. Collection `contexts`, the versions before the present one:
 {_id "{session id}:{version}", session_id, version, context, at, expire_at}.
 
-Written by `Sessions`; kept until a customer's data is erased.
+Written by `Sessions`; kept for `SESSION_RETENTION_DAYS` after the last change, or until a
+customer's data is erased.
 """
 
 import contextlib
@@ -483,6 +484,25 @@ class Sessions:
                     {"$unset": {"outgoing": "", "unsent_at": ""}},
                 ).matched_count
             )
+
+    def let_go(self, limit: int) -> int:
+        """Remove sessions that were not touched for as long as the settings say, with their
+        messages and contexts, at most so many; returns how many.
+
+        Those go first: a session that is cut short here is found again.
+        """
+        kept = dt.timedelta(days=self._settings.session_retention_days)
+        old = {"updated_at": {"$lt": self._clock.now() - kept}}
+        gone = 0
+        with store_errors():
+            for found in list(self._sessions.find(old, {"version": 1}).limit(limit)):
+                for kept_of in (self._messages, self._contexts):
+                    kept_of.delete_many({"session_id": found["_id"]})
+                # One that was touched meanwhile stays, without what was said a year ago.
+                gone += self._sessions.delete_one(
+                    {"_id": found["_id"], "version": found["version"]}
+                ).deleted_count
+        return gone
 
     def earlier_of(self, session: Session) -> Session | None:
         """The customer's session before this one; None where the customer is not known for sure.

@@ -123,6 +123,7 @@ class Engine:
             self.workflows,
             self.timers,
             self.customers,
+            self.sessions,
             self.settings,
             holder=holder,
             eager=eager,

@@ -20,6 +20,7 @@ from pymongo.errors import DuplicateKeyError
 
 from orchestrator.broker import Publisher, published_at
 from orchestrator.clock import JUMP_S, Clock
+from orchestrator.context import Sessions
 from orchestrator.coordinator import Coordinator
 from orchestrator.customers import Customers
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
@@ -40,6 +41,7 @@ MOST = 10_000  # tasks that one pass publishes again
 IN_FLIGHT_S = 1.0
 LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
 ERASURES = 5  # gone on with in one pass
+SESSIONS = 20  # removed in one pass
 EPOCH = {"_id": "redis"}
 LOCK = {"_id": "rescue"}
 
@@ -59,6 +61,7 @@ class Counts:
     advanced: int = 0
     fired: int = 0
     erased_on: int = 0
+    let_go: int = 0
 
     @property
     def any(self) -> bool:
@@ -86,6 +89,7 @@ class Rescuer:
         workflows: Workflows,
         timers: Timers,
         customers: Customers,
+        sessions: Sessions,
         settings: Settings,
         *,
         holder: str,
@@ -103,6 +107,7 @@ class Rescuer:
         self._workflows = workflows
         self._timers = timers
         self._customers = customers
+        self._sessions = sessions
         self._settings = settings
         self._holder = holder
         self._patience_s = settings.lease_s / 4 if eager else settings.lease_s / 2
@@ -148,6 +153,7 @@ class Rescuer:
             self._runs,
             self._timers_due,
             self._erasures,
+            self._let_go,
         ]
         if load is not None:
             steps.insert(0, partial(self._mind_the_epoch, load))
@@ -392,6 +398,9 @@ class Rescuer:
 
     def _erasures(self, counts: Counts) -> None:
         counts.erased_on += self._customers.rescue(ERASURES)
+
+    def _let_go(self, counts: Counts) -> None:
+        counts.let_go += self._sessions.let_go(SESSIONS)
 
     def _due(self, state: State, counts: Counts) -> Iterator[Task]:
         """Due tasks of a state; those past their deadline are cancelled on the way."""

@@ -219,6 +219,13 @@ class Settings(BaseSettings):
         description="Dead letters are kept this long after they failed: somebody has to look at "
         "them first, and may be on holiday.",
     )
+    session_retention_days: float = Field(
+        365.0,
+        gt=0,
+        le=3650,
+        description="Sessions that nobody has touched for this long go, with their messages: a "
+        "customer who comes back within a year is still known.",
+    )
     audit_retention_days: float = Field(
         365.0,
         gt=0,

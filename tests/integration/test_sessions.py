@@ -536,3 +536,23 @@ def test_a_customer_is_known_again_in_the_next_session_by_a_trusted_phone_only(s
     found = sessions.earlier_of(again)
     assert found is not None
     assert found.id == first.id
+
+
+# -- how long they are kept ----------------------------------------------------------------
+
+
+def test_a_session_that_nobody_touches_goes_with_its_messages_and_no_other(engine, sessions):
+    opened(sessions, "s1")
+    answer(engine, say(engine))
+    assert len(transcript(sessions)) == 2
+    kept = dt.timedelta(days=engine.settings.session_retention_days)
+    engine.clock.observe(engine.clock.now() + kept - dt.timedelta(hours=1))
+    assert sessions.let_go(10) == 0
+    opened(sessions, "s2")
+    engine.clock.observe(engine.clock.now() + dt.timedelta(hours=2))
+    assert sessions.let_go(10) == 1
+    left = {
+        name: [document["_id"] for document in engine.database[name].find()]
+        for name in ("sessions", "messages", "contexts")
+    }
+    assert left == {"sessions": ["s2"], "messages": [], "contexts": []}
