@@ -33,7 +33,8 @@ erasure does not allow writing to it again.
 import base64
 import contextlib
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,6 @@ class Customers:
             sessions = self._sessions_of(phone, later, set())
             told: Document = {"exported_at": now, "phone": phone}
             told["contact"] = self._contacts.known(phone)
-            for holding in self._holdings():
-                found = list(self._held(holding, phone, sessions, later))
-                told[holding.collection] = told.get(holding.collection, []) + found
-                if holding.files:
-                    told.setdefault("files", []).extend(self._files_of(found))
             told["runs"] = [
                 {name: value for name, value in run.items() if name not in HIDDEN}
                 for run in self._workflows.between(self._oldest(), later)
@@ -155,6 +151,14 @@ class Customers:
                 {name: value for name, value in document.items() if name not in HIDDEN}
                 for document in self._tasks_of(phone, sessions, told["runs"], later)
             ]
+            made_by = [task["_id"] for task in told["tasks"]]
+            for holding in self._holdings():
+                held = self._held(holding, phone, sessions, later)
+                found = {each["_id"]: each for each in held}
+                found |= {each["_id"]: each for each in self._made_by(holding, made_by)}
+                told[holding.collection] = [*told.get(holding.collection, ()), *found.values()]
+                if holding.files:
+                    told.setdefault("files", []).extend(self._files_of(found.values()))
             outcome |= {name: len(value) for name, value in told.items() if isinstance(value, list)}
         exported: Document = _as_json(told)
         return exported
@@ -268,38 +272,40 @@ class Customers:
     def _scan(self, erasure: Document) -> Document:
         """Tasks of no session, that name the phone somewhere."""
         until = erasure["requested_at"] + dt.timedelta(seconds=self._settle_s)
-        counts, looked = 0, 0
+        counts: Counter[str] = Counter()
+        looked = 0
         for document in self._store.without_session(erasure["scanned"], until):
             looked += 1
-            if looked > SCANNED or counts >= CHUNK:
+            if looked > SCANNED or counts.total() >= CHUNK:
                 far = document["created_at"] - dt.timedelta(seconds=1)
-                return self._on(erasure, None, {"tasks": counts}, hurry=True, scanned=far)
+                return self._on(erasure, None, counts, hurry=True, scanned=far)
             old = document["created_at"] <= erasure["requested_at"]
             if not old or not names(document, erasure["phone"]):
                 continue
             whole = [document["_id"], *self._store.descendants(document["_id"])]
             if not all([self._ended(task_id) for task_id in whole]):
-                return self._on(erasure, None, {"tasks": counts})
-            counts += sum(self._store.erase(task_id) for task_id in whole)
-        return self._on(erasure, "runs", {"tasks": counts})
+                return self._on(erasure, None, counts)
+            counts += self._erase_tasks(whole)
+        return self._on(erasure, "runs", counts)
 
     def _runs(self, erasure: Document) -> Document:
         """Runs of workflows that name the phone or a session somewhere, with their steps."""
-        counts, looked = 0, 0
+        counts: Counter[str] = Counter()
+        looked = 0
         for document in self._workflows.between(erasure["scanned_runs"], erasure["requested_at"]):
             looked += 1
-            if looked > SCANNED or counts >= CHUNK:
+            if looked > SCANNED or counts.total() >= CHUNK:
                 far = document["created_at"] - dt.timedelta(seconds=1)
-                return self._on(erasure, None, {"runs": counts}, hurry=True, scanned_runs=far)
+                return self._on(erasure, None, counts, hurry=True, scanned_runs=far)
             if not self._is_about(document, erasure["phone"], set(erasure["sessions"])):
                 continue
             steps = self._store.descendants(document["_id"])
             if not self._run_ended(document) or not all([self._ended(step) for step in steps]):
-                return self._on(erasure, None, {"runs": counts})
-            counts += self._workflows.erase(document["_id"])
-            for step in steps:
-                self._store.erase(step)
-        return self._on(erasure, "erase", {"runs": counts})
+                return self._on(erasure, None, counts)
+            # The run last: it is what the rest is found by.
+            counts += self._erase_tasks(steps)
+            counts["runs"] += self._workflows.erase(document["_id"])
+        return self._on(erasure, "erase", counts)
 
     @staticmethod
     def _is_about(run: Document, phone: str, sessions: set[str]) -> bool:
@@ -319,13 +325,13 @@ class Customers:
         if linked:
             # What is erased is not found again: so until none is found.
             ended = [task_id for task_id in linked if self._ended(task_id)]
-            erased = sum(self._store.erase(task_id) for task_id in ended)
-            return self._on(erasure, None, {"tasks": erased}, hurry=len(ended) == len(linked))
-        counts: Document = {}
+            erased = self._erase_tasks(ended)
+            return self._on(erasure, None, erased, hurry=len(ended) == len(linked))
+        counts: Counter[str] = Counter()
         sessions = set(erasure["sessions"])
         for holding in self._holdings():
             n = self._erase_held(holding, erasure["phone"], sessions, erasure["requested_at"])
-            counts[holding.collection] = counts.get(holding.collection, 0) + n
+            counts[holding.collection] += n
         self._contacts.forget_but_opt_out(erasure["phone"])
         return self._on(erasure, "settle", counts)
 
@@ -357,7 +363,7 @@ class Customers:
         self,
         erasure: Document,
         stage: str | None = None,
-        counts: Document | None = None,
+        counts: Mapping[str, int] | None = None,
         *,
         hurry: bool = False,
         **fields: Any,
@@ -460,8 +466,38 @@ class Customers:
     def _erase_held(
         self, holding: Holding, phone: str, sessions: set[str], before: dt.datetime
     ) -> int:
+        found = self._held(holding, phone, sessions, before)
+        return self._erase_these(holding, list(found))
+
+    def _made_by(self, holding: Holding, task_ids: Iterable[str]) -> Iterator[Document]:
+        """Documents under ids of tasks: the task's own, or with what begins with it and a dot."""
+        if holding.began != "_id":
+            return
         collection = self._database[holding.collection]
-        ids = [document["_id"] for document in self._held(holding, phone, sessions, before)]
+        for task_id in task_ids:
+            with store_errors():
+                yield from collection.find({"_id": task_id})
+                yield from collection.find(_of_document(task_id))
+
+    def _erase_tasks(self, task_ids: list[str]) -> Counter[str]:
+        """Erase tasks that have ended, and before them what they made: a shell does not tell
+        any more whose that is. How many documents of which collection."""
+        counts: Counter[str] = Counter()
+        for holding in self._holdings():
+            made = list(self._made_by(holding, task_ids))
+            counts[holding.collection] += self._erase_these(holding, made)
+        counts["tasks"] += sum(self._store.erase(task_id) for task_id in task_ids)
+        return counts
+
+    def _erase_these(self, holding: Holding, documents: list[Document]) -> int:
+        collection = self._database[holding.collection]
+        left = holding.anonymise
+        # What is anonymous already tells of nobody.
+        ids = {
+            document["_id"]
+            for document in documents
+            if not left or any(_at(document, path) is not None for path in left)
+        }
         if not ids:
             return 0
         with store_errors():
@@ -469,7 +505,7 @@ class Customers:
                 for document_id in ids:
                     self._database["files"].delete_many(_of_document(document_id))
             if not holding.anonymise:
-                return collection.delete_many({"_id": {"$in": ids}}).deleted_count
+                return collection.delete_many({"_id": {"$in": list(ids)}}).deleted_count
             update: Document = {"$set": dict.fromkeys(holding.anonymise)}
             if holding.revision is not None:
                 update["$inc"] = {holding.revision: 1}

@@ -107,10 +107,11 @@ class Holding:
     """A collection that holds customers' data: how a customer's is found, and what becomes of
     it when the customer is erased.
 
-    `session` and `phone` are the paths of the fields that tell whose a document is; the agent
-    makes an index of the session's. `began` is the path of what tells when that began which led
-    to the document (a time, or an id that is a task's or begins with one), so that what an old
-    task writes late is not taken for a customer's new life. With `anonymise` these fields become
+    `session` and `phone` (in a usual way of writing, best in E.164) are the paths of the fields
+    that tell whose a document is; the agent makes an index of the session's. `began` is the path
+    of what tells when that began which led to the document: a time, or an id that is a task's or
+    begins with one. So what an old task writes late is not taken for a customer's new life; and
+    what has the task's id as its own is found by it as well. With `anonymise` these fields become
     null, and `revision`, where there is one, rises; without, the document goes. With `files`, so
     do files whose id is the document's and a dot.
     """

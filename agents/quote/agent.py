@@ -16,6 +16,7 @@ from agents.quotes import HOLDING, RESOURCE, NewQuote, QuoteAction, QuoteClosed,
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
 from orchestrator.engine import Engine
+from orchestrator.phones import e164
 
 
 def open_shop(engine: Engine) -> None:
@@ -112,6 +113,17 @@ class Customer(BaseModel):
     phone: str | None = Field(None, max_length=40)
 
 
+def _e164(phone: str | None) -> str | None:
+    """One way of writing, so that a customer's quotes are found; what is no number stays as it
+    came."""
+    if phone is None:
+        return None
+    try:
+        return e164(phone)
+    except ValueError:
+        return phone
+
+
 class QuoteWanted(BaseModel):
     """Payload of `create_quote`. `supersedes` is the id of the quote that this one corrects:
     it has the same number then, and the next version."""
@@ -170,7 +182,7 @@ def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
             id=context.task.id,
             session=wanted.session_id,
             customer_name=wanted.customer.name,
-            customer_phone=wanted.customer.phone,
+            customer_phone=_e164(wanted.customer.phone),
             language=wanted.language,
             product=name_products(items, catalogue, wanted.language),
             description="; ".join(words),

@@ -36,7 +36,7 @@ probe = Agent(
     name="Probe",
     capabilities=["probing"],
     slots=2,
-    holdings=[Holding("notes", session="session", phone="who.phone", began="task")],
+    holdings=[Holding("notes", session="session", phone="who.phone")],
 )
 
 
@@ -56,7 +56,7 @@ def note(context, payload: Note):
         {
             "who": {"phone": payload.phone},
             "session": payload.session_id,
-            "task": context.task.id,
+            "_id": context.task.id,
             "text": payload.text,
         }
     )
@@ -178,7 +178,7 @@ def conversation_with_everything(desk: Desk, eventually) -> dict:
     quoted = next(iter(desk.engine.database["quotes"].find()))
     asked = {
         "type": "create_quote",
-        "payload": {"customer": {"name": NAME, "phone": "099 123 456"}},
+        "payload": {"customer": {"name": NAME, "phone": "+598 99-123 456"}},
     }
     asked["payload"] |= {"items": [{"product": "isodec", "thickness_mm": 100, "area_m2": 20}]}
     response = desk.door.post("/api/tasks?wait=10", json=asked, headers=OPERATOR)
@@ -202,7 +202,7 @@ def conversation_with_everything(desk: Desk, eventually) -> dict:
                     {
                         "id": "a",
                         "task": "note",
-                        "payload": {"text": "=input.who", "session_id": "=input.session_id"},
+                        "payload": {"text": "=input.who"},
                     },
                     {"id": "q", "callback": "reply", "session": "input.session_id"},
                 ],
@@ -232,7 +232,7 @@ def test_everything_is_given_out_and_then_nothing_is_left(desk, eventually, capf
     } <= traces(desk.everything()).keys()
 
     response = desk.door.post(
-        "/api/customers/export", json={"phone": "099 123 456"}, headers=OPERATOR
+        "/api/customers/export", json={"phone": "+598 99-123 456"}, headers=OPERATOR
     )
     assert response.status_code == 200
     told = response.json
