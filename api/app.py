@@ -25,6 +25,7 @@ from api import (
     outbox,
     page,
     quotes,
+    sessions,
     tasks,
     whatsapp,
     workflows,
@@ -62,7 +63,7 @@ def create_app(engine: Engine) -> APIFlask:
         CORS(
             app,
             origins=engine.settings.origins,
-            methods=["GET", "HEAD", "POST", "OPTIONS"],
+            methods=["GET", "HEAD", "POST", "PATCH", "OPTIONS"],
             allow_headers=[
                 "Content-Type",
                 "Authorization",
@@ -77,6 +78,7 @@ def create_app(engine: Engine) -> APIFlask:
     for routes in (
         chat.routes,
         quotes.routes,
+        sessions.routes,
         tasks.routes,
         dead_letters.routes,
         outbox.routes,

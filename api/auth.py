@@ -33,6 +33,9 @@ class Caller:
     """Somebody who is known: "operator", "client:<name>" or "local"; or "visitor", who is not."""
 
     name: str
+    # Its key is on the chat page, so it is everybody: it vouches for no phone, and sees a
+    # conversation by its id only.
+    anybody: bool = False
 
     @property
     def operator(self) -> bool:
@@ -53,6 +56,7 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         token = settings.operator_token
         self._operator = token.get_secret_value().encode() if token else None
+        self._page_client = settings.page_client
         self._clients = {key.encode(): name for key, name in settings.clients.items()}
 
     def customer(self, route: Route) -> Route:
@@ -145,7 +149,7 @@ class Access:
         if self._operator is not None and hmac.compare_digest(self._operator, shown):
             return Caller("operator")
         if found:
-            return Caller(f"client:{found[0]}")
+            return Caller(f"client:{found[0]}", anybody=found[0] == self._page_client)
         raise Unauthenticated("These credentials are not known here.")
 
 

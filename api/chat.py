@@ -1,9 +1,9 @@
 """The chat routes: a customer's message in, the reply out, in both dialects."""
 
 import contextlib
-import datetime as dt
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from apiflask import APIBlueprint
 from flask import g, request
 
 from api.auth import Access, Caller
-from api.errors import ChatUnstaffed, TaskCancelled, TaskFailed
+from api.errors import ChatUnstaffed, RequestInFlight, TaskCancelled, TaskFailed
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from api.schemas import ChatMessage, ChatReply, Turn, Waiting
@@ -22,7 +22,10 @@ from orchestrator.errors import NoCapableAgent, StoreUnavailable
 from orchestrator.tasks import Request, State, Task, digest
 
 TASK_TYPE = "process_message"
+# Both paths of the chat are one: a key that came by either is the same.
+ROUTE = "chat"
 SPANISH, ENGLISH = "es", "en"
+Document = dict[str, Any]
 
 PATIENCE = {
     SPANISH: "Recibí tu mensaje. Necesito un momento más y te respondo enseguida.",
@@ -69,6 +72,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             202: "Accepted, and the reply is still to come: read the task that `Location` names.",
             400: "The body or a header cannot be read.",
             401: "Credentials are missing or unknown.",
+            409: "`request_in_flight`: the request with this Idempotency-Key is under way, "
+            "`Location` names its task. `busy`: the conversation takes one message at a time.",
             413: "The body is larger than 64 kB.",
             415: "The body is not JSON in UTF-8.",
             422: "A field is not valid, or the Idempotency-Key came with another body.",
@@ -81,25 +86,62 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def send(caller: Caller, json_data: ChatMessage, query_data: Waiting) -> Any:
         """Send a customer's message and wait for the reply.
 
-        Either set of names may be used; the reply carries both. An `Idempotency-Key` makes
-        repetitions safe. Without one, the same text in the same session within 10 s, while
-        the first is unanswered, is the same message; a client that sends neither a session
-        nor a phone cannot be recognised.
+        Either set of names may be used; the reply carries both. Messages that come close
+        together are understood together and have one reply, with one `turn_id`.
+
+        An `Idempotency-Key` makes repetitions safe: for 24 h the first answer comes again, and
+        409 while there is none yet. Without one, the same text in the same session within
+        10 s, while the first is unanswered, is the same message; a client that sends neither a
+        session nor a phone cannot be recognised.
         """
         began = time.monotonic()
         turn = json_data.turn()
-        task, language = _accept(engine, turn, caller, idempotency_key(request))
+        key = idempotency_key(request)
+        task, language, created = _accept(engine, turn, caller, key)
+        if key is not None and not created:
+            return again(engine, task, lambda: _answer(task, language))
         wait_s = engine.settings.chat_wait_s if query_data.wait is None else query_data.wait
         # Once accepted it will be answered: no 503, or the client would send it again.
         with contextlib.suppress(StoreUnavailable):
             task = engine.replies.wait(task.id, began + wait_s - time.monotonic())
-        if task.state is State.COMPLETED:
-            return reply(task)
-        if task.state.final:
-            raise _not_answered(task, language)
-        return _both_dialects(task, {"text": PATIENCE[language]}), 202, {"Location": location(task)}
+        body, status = _answer(task, language)
+        if key is not None and status == 202:
+            with contextlib.suppress(StoreUnavailable), prompt(engine):
+                first = engine.responses.keep(task.id, status, body)
+                body, status = first.body, first.status
+        return body, status, {"Location": location(task)} if status == 202 else {}
 
     return chat
+
+
+def again(engine: Engine, task: Task, answer: Callable[[], tuple[Document, int]]) -> Any:
+    """The answer to a request that came before under the same key: as it was first given.
+
+    Raises:
+        RequestInFlight: it was given none yet, and the task has not ended.
+    """
+    with prompt(engine):
+        first = engine.responses.get(task.id)
+        if first is None and not task.state.final:
+            raise RequestInFlight(task_id=task.id, location=location(task))
+        if first is None:
+            body, status = answer()
+            first = engine.responses.keep(task.id, status, body)
+    headers = {"Location": location(task)} if first.status == 202 else {}
+    return first.body, first.status, headers
+
+
+def _answer(task: Task, language: str) -> tuple[Document, int]:
+    """Body and status for a task as it stands.
+
+    Raises:
+        TaskFailed: it ended without a reply.
+    """
+    if task.state is State.COMPLETED:
+        return _both_dialects(task, task.result), 200
+    if task.state.final:
+        raise _not_answered(task, language)
+    return _both_dialects(task, {"text": PATIENCE[language]}), 202
 
 
 def location(task: Task) -> str:
@@ -119,8 +161,9 @@ def reply(task: Task) -> dict[str, Any] | None:
     return _both_dialects(task, task.result)
 
 
-def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tuple[Task, str]:
-    """The durable task of a message, and the language of sentences that are ours."""
+def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tuple[Task, str, bool]:
+    """The durable task of a message, the language of sentences that are ours, and whether the
+    task is new."""
     language = turn.language or (SPANISH if turn.spanish_names else ENGLISH)
     payload = {"message": turn.message, "phone": turn.phone, "channel": turn.channel}
     if turn.language is not None:
@@ -130,12 +173,13 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
         payload=payload,
         caller=caller.name,
         idempotency_key=key,
+        route=ROUTE,
         sent=json.dumps([payload, turn.session_id], sort_keys=True),
     )
     with prompt(engine):
         known = engine.store.by_idempotency_key(asked)
         if known is not None:
-            return known, language
+            return known, language, False
         try:
             # Before a session is made: it rests on indexes that an agent's start makes.
             engine.declarations.capable(TASK_TYPE, ())
@@ -147,26 +191,30 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
             turn.phone,
             caller=caller.name,
             channel=turn.channel,
-            # Whoever gets this far holds a key, or is on this machine.
-            trusted=True,
+            # Whoever else gets this far holds a key of its own, or is on this machine.
+            trusted=not caller.anybody,
         )
         logs.about(session=logs.pseudonym(session.id))
-        task, _ = engine.coordinator.submit(
+        on_busy = engine.sessions.on_busy(session)
+        task, created = engine.coordinator.submit(
             MessageRequest(
                 type=TASK_TYPE,
                 payload=payload | {"session_id": session.id},
                 caller=caller.name,
                 idempotency_key=key,
+                route=ROUTE,
                 ordering_key=ordering_key(session.id),
                 seq_after=session.seq,
+                alone=on_busy == "reject",
                 twin=None if key else digest(json.dumps([session.id, session.seq, turn.message])),
                 sent=asked.sent,
                 request_id=g.request_id,
-            )
+            ),
+            quiet_s=engine.settings.quiet_ms / 1000 if on_busy == "coalesce" else 0.0,
         )
     engine.replies.announce_news(f"session:{session.id}")
     spoken = turn.language or session.context["shared"].get("language")
-    return task, spoken if spoken in PATIENCE else language
+    return task, spoken if spoken in PATIENCE else language, created
 
 
 def _not_answered(task: Task, language: str) -> TaskFailed:
@@ -212,6 +260,6 @@ def _both_dialects(task: Task, result: dict[str, Any]) -> dict[str, Any]:
         "notice": notice,
         "aviso": notice,
         "turn_id": result.get("turn_id", task.id),
-        "timestamp": task.finished_at or dt.datetime.now(dt.UTC),
+        "timestamp": task.finished_at or task.created_at,
         "task_id": task.id,
     }

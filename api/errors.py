@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from orchestrator.errors import (
     Conflict,
     Invalid,
+    KeyBusy,
     NotFound,
     OrchestratorError,
     Overloaded,
@@ -109,6 +110,13 @@ class TooManyStreams(Unavailable):
     title = "Too many event streams are open"
 
 
+class RequestInFlight(Conflict):
+    """The key came with a request that is under way. Facts: `task_id`, `location`."""
+
+    code = "request_in_flight"
+    title = "The request with this Idempotency-Key is still under way"
+
+
 class NotReady(Unavailable):
     """A dependency is away, or nobody rescues tasks."""
 
@@ -144,6 +152,7 @@ STATUS: dict[type[OrchestratorError], int] = {
     TaskFailed: 500,
     Unavailable: 503,
 }
+BUSY_RETRY_AFTER_S = 1
 RETRY_AFTER_S = {429: 5, 503: 2}
 # Werkzeug's own errors: names that are ours to keep stable.
 HTTP_CODES = {413: "body_too_large", 415: WrongContentType.code, 500: "internal_error"}
@@ -192,7 +201,12 @@ def _ours(error: OrchestratorError) -> Response:
     status = status_of(error)
     if status >= 500:
         log.warning("http.refused", code=error.code, status=status)
-    return problem(status, error.code, error.title, error.detail, error.facts)
+    response = problem(status, error.code, error.title, error.detail, error.facts)
+    if isinstance(error, RequestInFlight | KeyBusy):
+        response.headers["Retry-After"] = str(BUSY_RETRY_AFTER_S)
+    if isinstance(error, RequestInFlight):
+        response.headers["Location"] = error.facts["location"]
+    return response
 
 
 def _http(error: HTTPException) -> Response | HTTPException:

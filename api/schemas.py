@@ -1001,3 +1001,196 @@ class CallbackTaken(BaseModel):
 
     run_id: str
     callback: str
+
+
+SessionOwner = Literal["bot", "human"]
+SessionStatus = Literal["open", "closed"]
+OnBusyName = Literal["coalesce", "enqueue", "reject"]
+PersonName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=60,
+        pattern=r"^[\w .@:-]+$",
+        description="Who the person is, for colleagues.",
+    ),
+]
+
+
+class SessionQuery(PageQuery):
+    """Which conversations; filters may be combined."""
+
+    owner: SessionOwner | None = Field(None, description="Only those that this one answers.")
+    status: SessionStatus | None = Field(None, description="Only those that are open, or closed.")
+    channel: Name | None = Field(None, description="Only those of this channel.")
+    waiting: Literal["true"] | None = Field(
+        None,
+        description="Only those whose customer waits for a person, the longest wait first; not "
+        "combined with other filters but `owner=human`, and on one page.",
+    )
+
+
+class SessionState(BaseModel):
+    """A conversation as it stands."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "session_id": "5f2c8a41d0b94e6f8a7c1d23",
+                    "channel": "whatsapp",
+                    "phone": "+59899123456",
+                    "name": "Juan",
+                    "language": "es",
+                    "status": "open",
+                    "owner": "human",
+                    "taken_by": None,
+                    "waiting_since": "2026-11-24T19:05:11.120Z",
+                    "on_busy": "coalesce",
+                    "version": 7,
+                    "created_at": "2026-11-24T19:01:40.004Z",
+                    "updated_at": "2026-11-24T19:05:11.120Z",
+                }
+            ]
+        }
+    )
+
+    session_id: str
+    channel: str
+    phone: str | None
+    name: str | None = Field(description="The customer's, where it was told.")
+    language: str | None
+    status: SessionStatus
+    owner: SessionOwner = Field(description="Who answers: the bot, or a person.")
+    taken_by: str | None = Field(description="The person who has it; null while one is waited for.")
+    waiting_since: dt.datetime | None = Field(
+        description="Since when the customer waits for a person, else null."
+    )
+    on_busy: OnBusyName = Field(
+        description="Messages that come while another is answered: understood together, one by "
+        "one, or refused."
+    )
+    version: int = Field(description="Of the context; rises with every change.")
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class SessionList(BaseModel):
+    """A page of conversations, the newest first."""
+
+    sessions: list[SessionState]
+    next_page_token: NextPageToken = None
+
+
+class MessageQuery(PageQuery):
+    """Which messages of a conversation."""
+
+    after: int = Field(
+        0, ge=0, lt=2**31, description="Only messages with higher numbers, on the first page."
+    )
+
+
+class SessionMessage(BaseModel):
+    """Something that was said."""
+
+    n: int = Field(description="Its number in the conversation, from 1, without gaps.")
+    role: Literal["customer", "assistant", "person"]
+    text: str
+    at: dt.datetime
+    task_id: str | None = Field(description="The task that brought it, or that answered with it.")
+    by: str | None = Field(None, description="The person who said it.")
+    medium: str | None = Field(None, description="What a customer sent that is not words.")
+    intent: str | None = None
+    tipo: str | None = None
+    actions: list[str] = Field(default_factory=list, description="Suggested answers.")
+    quote: Quote | None = None
+
+
+class SessionMessages(BaseModel):
+    """A page of what was said, in order."""
+
+    session_id: str
+    messages: list[SessionMessage]
+    next_page_token: NextPageToken = None
+
+
+class ContextQuery(BaseModel):
+    """Which version."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: int | None = Field(
+        None, ge=0, lt=2**53, description="An older one, while it is kept; else the present one."
+    )
+
+
+class SessionContext(BaseModel):
+    """What the agents keep of a conversation: a part that all see, and each one's own."""
+
+    session_id: str
+    version: int
+    at: dt.datetime = Field(description="When this version came to be.")
+    current_version: int
+    shared: Document
+    agents: dict[str, Document]
+
+
+class SessionChange(Strict):
+    """What an operator sets."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"on_busy": "enqueue"}, {"status": "closed"}]}
+    )
+
+    status: Literal["closed"] | None = Field(
+        None, description="Ends it: its phone's next message begins a new conversation."
+    )
+    on_busy: OnBusyName | None = Field(
+        None, description="What becomes of messages that come while another is answered."
+    )
+
+
+class TakeOver(Strict):
+    """Who takes a conversation."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "Ana"}]})
+
+    by: PersonName = "operator"
+
+
+class PersonReply(Strict):
+    """What a person says to the customer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Hola, soy Ana. Ya lo veo.", "by": "Ana"}]}
+    )
+
+    text: Text
+    by: PersonName = "operator"
+
+
+class ConversationQuery(PageQuery):
+    """Which conversations."""
+
+    page_size: int = Field(20, ge=1, le=50, description="At most so many of them.")
+
+
+class ConversationMessage(BaseModel):
+    """A message as existing clients read it."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    timestamp: dt.datetime
+
+
+class Conversation(BaseModel):
+    """A conversation as existing clients read it, with its newest messages."""
+
+    sessionId: str
+    phone: str | None
+    messages: list[ConversationMessage]
+    createdAt: dt.datetime
+
+
+class Conversations(RootModel[list[Conversation]]):
+    """Conversations, the newest first; `Link` leads to the next page."""

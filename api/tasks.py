@@ -1,5 +1,6 @@
 """Tasks: submit any, read one and why it went where it went, cancel."""
 
+import contextlib
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -10,7 +11,7 @@ from api.auth import Access, Caller
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from orchestrator.engine import Engine
-from orchestrator.errors import TaskNotFound
+from orchestrator.errors import StoreUnavailable, TaskNotFound
 from orchestrator.tasks import Priority, Request, Task
 
 READING = {
@@ -46,6 +47,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             400: "The body or a header cannot be read.",
             401: "Credentials are missing or unknown.",
             403: "Only the operator may.",
+            409: "`request_in_flight`: the request with this Idempotency-Key is under way, and "
+            "`Location` names its task.",
             413: "The body is larger than 64 kB.",
             415: "The body is not JSON in UTF-8.",
             422: "Not valid, no agent can do it, or the Idempotency-Key came with another body.",
@@ -56,8 +59,11 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def submit(caller: Caller, json_data: schemas.TaskRequest, query_data: schemas.Waiting) -> Any:
         """Accept a task durably; with `wait`, answer when it ends or the time is over.
 
-        Also when it has ended meanwhile the status is 202; `state` tells.
+        Also when it has ended meanwhile the status is 202; `state` tells. With an
+        `Idempotency-Key` a repetition has no second effect: for 24 h the first answer comes
+        again.
         """
+        key = idempotency_key(request)
         asked = Request(
             type=json_data.type,
             payload=json_data.payload,
@@ -66,13 +72,22 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             priority=Priority(json_data.priority),
             strategy=json_data.strategy,
             caller=caller.name,
-            idempotency_key=idempotency_key(request),
+            idempotency_key=key,
+            route="tasks",
             deadline_s=json_data.deadline_s,
             request_id=g.request_id,
         )
         with prompt(engine):
-            task, _ = engine.coordinator.submit(asked, public=True, admission=engine.admission)
-        body = task_body(settled(task, query_data.wait))
+            task, created = engine.coordinator.submit(
+                asked, public=True, admission=engine.admission
+            )
+        if key is not None and not created:
+            return chat.again(engine, task, lambda: (task_body(task), 202))
+        task = settled(task, query_data.wait)
+        body = task_body(task)
+        if key is not None and not task.state.final:
+            with contextlib.suppress(StoreUnavailable), prompt(engine):
+                body = engine.responses.keep(task.id, 202, body).body
         return body, 202, {"Location": chat.location(task)}
 
     @tasks.get("/api/tasks")

@@ -255,6 +255,7 @@ def _accept(engine: Engine, message: Message) -> None:
     engine.contacts.heard_from(phone, CHANNEL, at)
     session = engine.sessions.open(None, phone, caller=CHANNEL, channel=CHANNEL, trusted=True)
     logs.about(session=logs.pseudonym(session.id))
+    together = engine.sessions.on_busy(session) == "coalesce"
     for task_type, known in new:
         engine.coordinator.submit(
             wanted(
@@ -262,7 +263,9 @@ def _accept(engine: Engine, message: Message) -> None:
                 known | {"phone": phone, "session_id": session.id},
                 ordering_key=ordering_key(session.id),
                 seq_after=session.seq,
-            )
+            ),
+            # Nobody waits on the line, and people send one thought in several messages.
+            quiet_s=engine.settings.quiet_unwatched_ms / 1000 if together else 0.0,
         )
 
 

@@ -6,6 +6,7 @@ repeated by the rescuer where a process died between two of them.
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,21 +72,30 @@ class Coordinator:
         self._metrics = metrics
         self._settings = settings
         self._seq_hints = _SeqHints()
+        self._quiet = _Quiet(self._start)
         # Set by the engine: workflows need a coordinator first.
         self.advance_run: Callable[[str], None] = lambda run_id: None
 
     def submit(
-        self, request: Request, *, public: bool = False, admission: Admission | None = None
+        self,
+        request: Request,
+        *,
+        public: bool = False,
+        admission: Admission | None = None,
+        quiet_s: float = 0.0,
     ) -> tuple[Task, bool]:
         """Accept a request durably and send it on its way; False for a repetition.
 
         When this returns, the task will be done, whatever dies. With `public`, only task
         types that are open to the outside. A request from outside comes with the admission
-        that has to let it in; one that follows from an accepted task needs none.
+        that has to let it in; one that follows from an accepted task needs none. With
+        `quiet_s` a task that has nothing before it starts only once nothing more of its
+        ordering key has come here for so long, at most three times as long after the first.
 
         Raises:
             Overloaded: not admitted, so not accepted.
-            NoCapableAgent, InvalidPayload, IdempotencyKeyReused, TooManyWaiting: not accepted.
+            NoCapableAgent, InvalidPayload, IdempotencyKeyReused, TooManyWaiting, KeyBusy: not
+                accepted.
             StoreUnavailable: unknown; ask again with the same key.
         """
         known = self._store.by_idempotency_key(request)
@@ -116,14 +126,24 @@ class Coordinator:
         log.info("task.accepted", task_id=task.id, type=task.type, agent=task.agent)
         if task.key is not None:
             self._seq_hints.set(task.key, task.seq or 0)
-            try:
-                self.promote(task.key)
-            except StoreUnavailable as error:
-                # It is accepted: the rescuer promotes it.
-                log.warning("task.promote_failed", task_id=task.id, error=error.code)
+            if quiet_s > 0:
+                self._quiet.put(task.key, quiet_s)
+            else:
+                self._start(task.key)
         else:
             self.publish(task)
         return task, True
+
+    def _start(self, key: str) -> None:
+        try:
+            self.promote(key)
+        except StoreUnavailable as error:
+            # What waits is accepted: the rescuer promotes it.
+            log.warning("task.promote_failed", error=error.code)
+
+    def close(self) -> None:
+        """Start what waits for more to come, and nothing after that."""
+        self._quiet.close()
 
     def publish(self, *tasks: Task) -> None:
         """Put those of the tasks that are queued into their queues.
@@ -385,3 +405,60 @@ class _SeqHints:
             self._known.move_to_end(key)
             if len(self._known) > _REMEMBERED_KEYS:
                 self._known.popitem(last=False)
+
+
+class _Quiet:
+    """Ordering keys whose next task starts once they have been quiet for a while.
+
+    In memory only: of what a dead process had here, the rescuer starts the tasks.
+    """
+
+    THREADS = 4  # a start is two round trips
+    LONGEST = 3  # times the quiet while, from the first on
+
+    def __init__(self, start: Callable[[str], None]) -> None:
+        self._start = start
+        self._changed = threading.Condition()
+        self._due: dict[str, tuple[float, float]] = {}  # when to start, and when at the latest
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def put(self, key: str, quiet_s: float) -> None:
+        """Something of the key has come."""
+        now = time.monotonic()
+        with self._changed:
+            latest = self._due.get(key, (now, now + self.LONGEST * quiet_s))[1]
+            self._due[key] = min(now + quiet_s, latest), latest
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=self._run, name="quiet", daemon=True)
+                    for _ in range(self.THREADS)
+                ]
+                for thread in self._threads:
+                    thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Start all that is here, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                key = min(self._due, key=lambda each: self._due[each][0], default=None)
+                if key is None and self._closed:
+                    return
+                if key is None or (self._due[key][0] > now and not self._closed):
+                    self._changed.wait(None if key is None else self._due[key][0] - now)
+                    continue
+                del self._due[key]
+            try:
+                self._start(key)
+            except Exception as error:
+                # Whatever it was: without this thread every conversation would begin late.
+                log.error("task.start_failed", error=type(error).__name__)

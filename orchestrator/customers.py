@@ -66,6 +66,7 @@ OURS = (
     Holding("messages", session="session_id", began="at"),
     Holding("contexts", session="session_id", began="at"),
     Holding("outbox", session="session_id", phone="recipient"),
+    Holding("responses", session="body.session_id"),
 )
 HIDDEN = ("token", "idempotency", "fingerprint", "twin")
 

@@ -23,10 +23,12 @@ from orchestrator.files import Files
 from orchestrator.logs import log
 from orchestrator.metrics import Metrics, StoreWatch
 from orchestrator.outbox import Outbox
+from orchestrator.people import People
 from orchestrator.registry import Registry, open_redis
 from orchestrator.replies import SWEEP_S, Replies
 from orchestrator.rescue import Rescuer
 from orchestrator.resources import Resources
+from orchestrator.responses import Responses
 from orchestrator.router import Router
 from orchestrator.service import Service
 from orchestrator.settings import Settings
@@ -75,6 +77,8 @@ class Engine:
             self.coordinator,
             self.audit,
         )
+        self.people = People(self.sessions, self.outbox, self.replies)
+        self.responses = Responses(self.database, self.clock, settings)
         self.timers = Timers(self.database, self.clock, self.coordinator)
         self.workflows = Workflows(
             self.database,
@@ -139,6 +143,7 @@ class Engine:
         self.store.ensure_indexes()
         self.sessions.ensure_indexes()
         self.outbox.ensure_indexes()
+        self.responses.ensure_indexes()
         self.audit.ensure_indexes()
         self.timers.ensure_indexes()
         self.workflows.ensure_indexes()
@@ -163,6 +168,7 @@ class Engine:
 
     def close(self) -> None:
         """Close connections."""
+        self.coordinator.close()
         self.outbox.close()
         self.events.stop()
         self.replies.stop()

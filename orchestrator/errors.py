@@ -144,6 +144,14 @@ class StaleContext(Conflict):
     title = "The session changed while it was worked on"
 
 
+class KeyBusy(Conflict):
+    """Another task of the ordering key is under way, and this one was to be alone. Nothing was
+    stored."""
+
+    code = "busy"
+    title = "The message before this one is not answered yet"
+
+
 class SessionTaken(Conflict):
     """Another person has the session. Facts: `taken_by`."""
 

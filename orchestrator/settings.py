@@ -113,6 +113,28 @@ class Settings(BaseSettings):
         description="A customer's messages that come while another one is answered: understood "
         "together and answered once, answered one by one, or refused with 409.",
     )
+    quiet_ms: float = Field(
+        200.0,
+        ge=0,
+        le=5000,
+        description="A message waits so long for more of the same customer before it is answered, "
+        "where the client waits for the reply: hardly noticed, and what is sent together is "
+        "answered together. No worker is held meanwhile. 0 answers at once.",
+    )
+    quiet_unwatched_ms: float = Field(
+        1000.0,
+        ge=0,
+        le=10_000,
+        description="The same on channels where nobody waits on a connection, such as WhatsApp: "
+        "there people send one thought in several messages.",
+    )
+    idempotency_hours: float = Field(
+        24.0,
+        gt=0,
+        le=24 * 30,
+        description="How long an Idempotency-Key of the HTTP API is remembered, whatever becomes "
+        "of its task.",
+    )
     context_history_days: float = Field(
         7.0,
         ge=0,

@@ -86,6 +86,7 @@ from orchestrator.clock import JUMP_S, Clock
 from orchestrator.errors import (
     IdempotencyKeyReused,
     InvalidPayload,
+    KeyBusy,
     StaleAttempt,
     StoreUnavailable,
     TaskIsFinal,
@@ -158,8 +159,11 @@ class Request:
 
     With `agent`, only that one may do it. Of the agents that have `capabilities`, those that
     have all of `prefers` too come first, while one of them has a live worker.
-    `twin` is equal for requests that are the same one sent again if they come within 10 s and
-    the first is not answered. `seq_after` is a number that the ordering key has reached.
+    `route` is where a client's key came in: it is unique within the caller and the route, for
+    as long as the settings say. A key without a route is unique within the caller and type, for
+    as long as the task is kept. `alone` refuses where another task of the ordering key is not
+    final. `twin` is equal for requests that are the same one sent again if they come within
+    10 s and the first is not answered. `seq_after` is a number that the ordering key has reached.
     """
 
     type: str
@@ -171,15 +175,24 @@ class Request:
     strategy: str | None = None
     caller: str = "task"
     idempotency_key: str | None = None
+    route: str = ""
     ordering_key: str | None = None
     seq_after: int = 0
+    alone: bool = False
     deadline_s: float | None = None
     twin: str | None = None
     request_id: str | None = None
 
     def fingerprint(self) -> str:
         """Equal for equal requests."""
-        asked = [self.type, self.payload, sorted(self.capabilities), self.priority]
+        asked = [
+            self.type,
+            self.payload,
+            sorted(self.capabilities),
+            self.priority,
+            self.strategy,
+            self.deadline_s,
+        ]
         return digest(json.dumps(asked, sort_keys=True, separators=(",", ":"), default=str))
 
     def to_document(self) -> Document:
@@ -299,10 +312,11 @@ def digest(text: str) -> str:
 
 
 def idempotency(request: Request, task_id: str) -> str:
-    """What is unique: the caller's key within the caller and type, or the task itself."""
+    """What is unique: the caller's key within the caller and route, or the task itself."""
     if request.idempotency_key is None:
         return task_id
-    return digest(json.dumps([request.caller, request.type, request.idempotency_key]))
+    scope = request.route or request.type
+    return digest(json.dumps([request.caller, scope, request.idempotency_key]))
 
 
 def new_id(now: dt.datetime) -> str:
@@ -589,9 +603,16 @@ class TaskStore:
 
     def _insert(self, document: Document, request: Request) -> tuple[Task, bool]:
         known_seq = request.seq_after
-        if request.ordering_key is not None and not known_seq:
+        if request.ordering_key is not None and (request.alone or not known_seq):
             # A guess of 1 would succeed, and overtake, where older tasks have expired.
-            known_seq = self.last_seq(request.ordering_key)
+            try:
+                known_seq = max(known_seq, self._last_seq(request))
+            except KeyBusy:
+                # Unless it is the very message that is under way.
+                known = self._repetition_of(document, request)
+                if known is None:
+                    raise
+                return known, False
         while True:
             if request.ordering_key is not None:
                 document |= {
@@ -602,22 +623,42 @@ class TaskStore:
             try:
                 self._tasks.insert_one(document)
             except DuplicateKeyError:
-                known = self._repetition_of(document)
+                named = document["idempotency"], document.get("twin")
+                known = self._repetition_of(document, request)
                 if known is not None:
                     return known, False
                 if request.ordering_key is not None:
                     # Another task took the place between our look and our insert.
-                    known_seq = self.last_seq(request.ordering_key)
-                elif request.twin is None:
+                    known_seq = self._last_seq(request)
+                elif named == (document["idempotency"], document.get("twin")):
                     raise
                 continue
             self._note_ended(document["state"])
             return Task.from_document(document), True
 
-    def _repetition_of(self, document: Document) -> Task | None:
+    def _last_seq(self, request: Request) -> int:
+        """The highest number given in the request's ordering key.
+
+        Who is `alone` inserts right behind it, so that of two at once one gets the place, and
+        the other looks here again.
+        """
+        assert request.ordering_key is not None
+        last = self.last_of_key(request.ordering_key)
+        if request.alone and last is not None and not last.state.final:
+            raise KeyBusy()
+        return 0 if last is None or last.seq is None else last.seq
+
+    def _is_remembered(self, stored: Document, request: Request) -> bool:
+        window = dt.timedelta(hours=self._settings.idempotency_hours)
+        return not request.route or self._clock.now() - stored["created_at"] < window
+
+    def _repetition_of(self, document: Document, request: Request) -> Task | None:
         """The accepted task that this document repeats, after a duplicate key."""
         stored = self._tasks.find_one({"idempotency": document["idempotency"]})
         if stored is not None:
+            if not self._is_remembered(stored, request):
+                document["idempotency"] += "+"  # as with the twin, below
+                return None
             if stored["fingerprint"] != document["fingerprint"]:
                 raise IdempotencyKeyReused()
             return Task.from_document(stored)
@@ -643,19 +684,25 @@ class TaskStore:
         """
         if request.idempotency_key is None:
             return None
+        key = idempotency(request, "")
         with store_errors():
-            stored = self._tasks.find_one({"idempotency": idempotency(request, "")})
-        if stored is None:
-            return None
+            while True:
+                stored = self._tasks.find_one({"idempotency": key})
+                if stored is None:
+                    return None
+                if self._is_remembered(stored, request):
+                    break
+                key += "+"
         if stored["fingerprint"] != request.fingerprint():
             raise IdempotencyKeyReused()
         return Task.from_document(stored)
 
-    def last_seq(self, key: str) -> int:
-        """The highest number given in an ordering key, 0 where none was."""
+    def last_of_key(self, key: str) -> Task | None:
+        """The task of an ordering key with the highest number, without its results."""
         with store_errors():
-            last = list(self._tasks.find({"key": key}, {"seq": 1}).sort("seq", -1).limit(1))
-        return last[0]["seq"] if last else 0
+            found = self._tasks.find({"key": key}, {"timeline": 0, "result": 0})
+            last = [Task.from_document(d) for d in found.sort("seq", -1).limit(1)]
+        return last[0] if last else None
 
     def unfinished(self, key: str, at_most: int) -> int:
         """How many tasks of a key are blocked, counted up to `at_most`."""
@@ -1047,7 +1094,8 @@ class TaskStore:
             if task.key is None:
                 fields |= self._ready(replace(task, **fields), now, epoch)
             else:
-                last = self.last_seq(task.key)
+                newest = self.last_of_key(task.key)
+                last = newest.seq or 0 if newest else 0
                 fields |= {
                     "state": State.BLOCKED.value,
                     "seq": task.seq if last == task.seq else last + 1,
@@ -1340,7 +1388,12 @@ class TaskStore:
         return {
             "state": state.value,
             "finished_at": now,
-            "expire_at": now + dt.timedelta(days=self._settings.task_retention_days),
+            # Beyond the window in which a client's key matters.
+            "expire_at": now
+            + max(
+                dt.timedelta(days=self._settings.task_retention_days),
+                dt.timedelta(hours=self._settings.idempotency_hours),
+            ),
         } | ({"result": result} if error is None else {"error": error})
 
     def _after(self, task: Task, fields: Document, event: Document, count: Document | None) -> Task:

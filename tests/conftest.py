@@ -73,6 +73,8 @@ def settings(
         key_prefix=desk,
         declarations_refresh_s=0,
         load_view_ms=0,
+        quiet_ms=0,
+        quiet_unwatched_ms=0,
     )
 
 

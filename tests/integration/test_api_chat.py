@@ -1,6 +1,7 @@
 """Chat over the real engine: one message, one task, one reply, in both dialects."""
 
 import contextlib
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,10 @@ class Desk:
     def work(self) -> None:
         """Run what is queued, from now on."""
         self._working.set()
+
+    def rest(self) -> None:
+        """Run nothing more."""
+        self._working.clear()
 
     def post(self, body: dict[str, object], path: str = "/chat/process", **headers: str):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -214,10 +219,13 @@ def test_a_message_that_cannot_be_answered_is_a_problem_with_an_apology(desk):
     assert desk.get(f"/api/tasks/{told['task_id']}").json["state"] == "failed"
 
 
-def test_a_cancelled_message_is_a_problem(desk):
-    accepted = desk.post({"message": "hi"}, "/chat/process?wait=0", Idempotency_Key='"k"')
-    desk.engine.coordinator.cancel(accepted.json["task_id"])
-    response = desk.post({"message": "hi"}, Idempotency_Key='"k"')
+def test_a_cancelled_message_is_a_problem(desk, eventually):
+    body = {"message": "hi", "session_id": "s"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(desk.post, body)
+        [accepted] = eventually(desk.stored, what="the message")
+        desk.engine.coordinator.cancel(accepted["_id"])
+        response = waiting.result()
     assert response.status_code == 500
     assert response.get_json(force=True)["code"] == "task_cancelled"
 
@@ -244,18 +252,61 @@ def test_the_same_text_after_the_answer_is_a_new_message(desk):
 
 def test_a_key_makes_a_repetition_safe_without_session_or_phone(desk):
     body = {"message": "hi"}
-    with ThreadPoolExecutor(4) as pool:
-        posts = pool.map(
-            lambda _: desk.post(body, "/chat/process?wait=0", Idempotency_Key='"k-1"'), range(4)
-        )
-        told = [post.json for post in posts]
-    assert len({(reply["task_id"], reply["session_id"]) for reply in told}) == 1
     desk.work()
-    again = desk.post(body, Idempotency_Key="k-1")
-    assert again.status_code == 200
-    assert again.json["task_id"] == told[0]["task_id"]
-    assert desk.post(body, Idempotency_Key='"k-1"').json == again.json
+    first = desk.post(body, Idempotency_Key='"k-1"')
+    assert first.status_code == 200
+    for path, key in (("/chat/process", '"k-1"'), ("/api/chat", "k-1")):
+        again = desk.post(body, path, Idempotency_Key=key)
+        assert (again.status_code, again.json) == (200, first.json)
     assert len(desk.stored()) == 1
+
+
+def test_a_key_whose_request_is_under_way_is_a_conflict_that_can_be_followed(desk):
+    body = {"message": "hi"}
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(desk.post, body, Idempotency_Key='"k"') for _ in range(4)]
+        while sum(post.done() for post in waiting) < 3:
+            time.sleep(0.01)
+        desk.work()
+        posts = [post.result() for post in waiting]
+    assert sorted(post.status_code for post in posts) == [200, 409, 409, 409]
+    [answered] = [post for post in posts if post.status_code == 200]
+    refused = next(post for post in posts if post.status_code == 409)
+    assert refused.get_json(force=True)["code"] == "request_in_flight"
+    assert refused.headers["Location"] == f"/api/tasks/{answered.json['task_id']}"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert len(desk.stored()) == 1
+
+
+def test_the_first_answer_comes_again_though_there_is_more_to_tell_by_now(desk):
+    body = {"message": "hi"}
+    first = desk.post(body, "/chat/process?wait=0", Idempotency_Key='"k"')
+    desk.work()
+    assert desk.get(first.headers["Location"] + "?wait=10").json["state"] == "completed"
+    again = desk.post(body, Idempotency_Key='"k"')
+    assert (again.status_code, again.json) == (first.status_code, first.json) == (202, first.json)
+    assert again.headers["Location"] == first.headers["Location"]
+
+
+def test_a_key_is_forgotten_after_its_time_and_not_before(desk):
+    body = {"message": "hi"}
+
+    def task_id() -> str:
+        return desk.post(body, "/api/chat?wait=0", Idempotency_Key='"k"').json["task_id"]
+
+    def age(hours: float) -> None:
+        ago = desk.engine.clock.now() - dt.timedelta(hours=hours)
+        desk.engine.database["tasks"].update_many({}, {"$set": {"created_at": ago}})
+
+    first = task_id()
+    age(23.9)
+    assert task_id() == first
+    age(24.1)
+    second = task_id()
+    assert second != first
+    assert task_id() == second
+    age(24.1)
+    assert task_id() not in (first, second)
 
 
 def test_a_key_that_came_with_another_body_is_refused(desk):
@@ -274,6 +325,29 @@ def test_keys_of_one_caller_are_not_those_of_another(open_desk):
         for key in KEYS.values()
     }
     assert len(told) == 2
+
+
+def test_a_session_that_takes_one_message_at_a_time_refuses_a_second_one(desk):
+    desk.post({"message": "hi", "session_id": "s"}, "/api/chat?wait=0")
+    desk.work()
+    desk.engine.sessions.set_on_busy("s", "reject")
+    assert desk.post({"message": "one", "session_id": "s"}).status_code == 200
+    desk.rest()
+    with ThreadPoolExecutor(6) as pool:
+        posts = list(
+            pool.map(
+                lambda n: desk.post({"message": f"m{n}", "session_id": "s"}, "/api/chat?wait=0"),
+                range(6),
+            )
+        )
+    assert sorted(post.status_code for post in posts) == [202] + [409] * 5
+    refused = next(post for post in posts if post.status_code == 409)
+    assert refused.get_json(force=True)["code"] == "busy"
+    assert int(refused.headers["Retry-After"]) > 0
+    # The very message that is under way is no second one.
+    [waiting] = [task for task in desk.stored() if task["state"] != "completed"]
+    body = {"message": waiting["payload"]["message"], "session_id": "s"}
+    assert desk.post(body, "/api/chat?wait=0").json["task_id"] == waiting["_id"]
 
 
 def test_the_messages_of_a_session_are_answered_in_order(desk):
