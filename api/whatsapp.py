@@ -251,6 +251,8 @@ def _accept(engine: Engine, message: Message) -> None:
     if not new:
         return
     engine.declarations.capable(TASK_TYPE, ())
+    for each in new:
+        engine.admission.check(wanted(*each))
     at = min(dt.datetime.fromtimestamp(message.timestamp, dt.UTC), engine.clock.now())
     engine.contacts.heard_from(phone, CHANNEL, at)
     session = engine.sessions.open(None, phone, caller=CHANNEL, channel=CHANNEL, trusted=True)

@@ -429,6 +429,8 @@ class Settings(BaseSettings):
         "whatsapp_phone_number_id",
         "n8n_webhook_url",
         "n8n_webhook_secret",
+        "openai_base_url",
+        "openai_api_key",
         mode="before",
     )
     @classmethod

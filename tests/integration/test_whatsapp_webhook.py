@@ -298,3 +298,17 @@ def test_no_text_phone_or_secret_is_logged(meta):
         meta.post(batch(message(2)), secret="other")
     for hidden in ("secreto", SENDER, SECRET):
         assert hidden not in str(logged)
+
+
+def test_a_desk_that_is_full_has_them_sent_again(settings):
+    full = Engine(settings.model_copy(update={"max_unfinished": 1}))
+    full.init([conversation])
+    meta = Meta(full)
+    assert meta.post(batch(message(1))).status_code == 200
+    refused = meta.post(batch(message(2, "y otra cosa")))
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) > 0
+    assert meta.said() == ["hola"]
+    # What is known already is no new work.
+    assert meta.post(batch(message(1))).status_code == 200
+    full.close()
