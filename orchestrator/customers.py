@@ -126,7 +126,7 @@ class Customers:
         ensure_index(self._erasures, "expiry", "expire_at", expireAfterSeconds=0)
         for holding in self._holdings():
             if holding.phone is not None:
-                ensure_index(self._database[holding.collection], "customer", holding.phone)
+                ensure_index(self._database[holding.collection], "by_phone", holding.phone)
 
     # -- giving out ------------------------------------------------------------------
 

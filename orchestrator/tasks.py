@@ -449,7 +449,8 @@ def ensure_index(
     **options: Any,
 ) -> None:
     """An ascending index over fields (separated by spaces), made anew where its definition
-    has changed since it was made."""
+    has changed since it was made. Processes may do it at the same time. A name has one
+    definition in a collection: two would undo each other at each start."""
     keys = [(field, 1) for field in fields.split()]
     if where is not None:
         options["partialFilterExpression"] = where
@@ -458,7 +459,8 @@ def ensure_index(
             collection.create_index(keys, name=name, **options)
         except OperationFailure:
             # Servers differ in the code that they say this with.
-            collection.drop_index(name)
+            with suppress(OperationFailure):  # another process was faster
+                collection.drop_index(name)
             collection.create_index(keys, name=name, **options)
 
 

@@ -6,7 +6,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pymongo.collection import Collection
 
+from orchestrator.declarations import discover
 from orchestrator.engine import Engine
 from orchestrator.errors import (
     IdempotencyKeyReused,
@@ -391,6 +393,23 @@ def test_an_index_whose_definition_changed_is_made_anew(engine):
     tasks.create_index([("state", 1), ("due", 1)], name="rescue")
     engine.store.ensure_indexes()
     assert list(tasks.index_information()["rescue"]["key"]) == [("state", 1), ("check_at", 1)]
+
+
+def test_a_second_start_of_every_agent_makes_no_index_anew(engine, monkeypatch):
+    """Two definitions under one name would drop each other at each start, and a worker that
+    starts beside another would stumble over that."""
+    agents = list(discover("agents").values())
+    engine.init(agents)
+    dropped = []
+    drop = Collection.drop_index
+    monkeypatch.setattr(
+        Collection,
+        "drop_index",
+        lambda self, name: (dropped.append(f"{self.name}.{name}"), drop(self, name)),
+    )
+    with ThreadPoolExecutor(3) as starts:
+        list(starts.map(lambda _: engine.init(agents), range(3)))
+    assert dropped == []
 
 
 def test_priorities_map_to_steps_in_their_order():
