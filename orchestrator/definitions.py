@@ -14,8 +14,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 from zoneinfo import available_timezones
@@ -321,25 +321,37 @@ class Fault:
 class DefinitionInvalid(Invalid):
     """A workflow definition cannot be run; the faults say where and why.
 
-    Facts: `errors`, a list of {pointer, detail, line}. As a string, one line for each.
+    Facts: `errors`, a list of {pointer, detail, line}. `lines` are for people, one for each.
     """
 
     code = "invalid_workflow"
     title = "The workflow definition is not valid"
 
     def __init__(self, source: str, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(faults)
-        lines = [
+        located = [(source, each) for each in faults]
+        self._tell(located)
+
+    @classmethod
+    def of(cls, several: Iterable["DefinitionInvalid"]) -> "DefinitionInvalid":
+        """What is wrong in several definitions, as one."""
+        made = cls("", ())
+        made._tell([each for invalid in several for each in invalid.located])
+        return made
+
+    def _tell(self, located: list[tuple[str, Fault]]) -> None:
+        self.located = located
+        self.faults = tuple(fault for _, fault in located)
+        self.lines = [
             f"{source}{'' if each.line is None else f':{each.line}'}: {each.pointer or '/'}: "
             f"{each.problem}"
-            for each in self.faults
+            for source, each in located
         ]
         errors = [
             {"pointer": each.pointer, "detail": each.problem}
             | ({} if each.line is None else {"line": each.line})
             for each in self.faults
         ]
-        super().__init__("; ".join(lines[:20]), errors=errors[:100])
+        super().__init__("; ".join(self.lines[:20]), errors=errors[:100])
 
     def __str__(self) -> str:
         return self.detail
@@ -364,6 +376,9 @@ class Definition:
 
     workflow: Workflow
     version: int = 0
+    # What it was read from, and where in it its parts are.
+    source: str = field(default="definition", compare=False)
+    lines: Mapping[_Where, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -394,6 +409,10 @@ class Definition:
     def to_document(self) -> Document:
         """As it is stored and shown."""
         return self.workflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def fault(self, where: _Where, problem: str) -> Fault:
+        """Something wrong at a place of it."""
+        return _fault(self.lines, where, problem)
 
     def fingerprint(self) -> str:
         """Equal for equal definitions."""
@@ -446,7 +465,37 @@ def load(path: Path) -> Definition:
         DefinitionInvalid: everything that is wrong, each with file and line.
         OSError: it cannot be read.
     """
-    return parse(path.read_bytes(), path.name)
+    if path.stat().st_size > MAX_BYTES:
+        raise _too_large(str(path))
+    return parse(path.read_bytes(), str(path))
+
+
+def load_folder(folder: Path) -> list[Definition]:
+    """Read and check the definitions of a folder: its `*.yaml` and `*.yml`, by name.
+
+    Raises:
+        DefinitionInvalid: everything that is wrong in any of them, each with file and line; two
+            of one id are wrong too.
+        OSError: one cannot be read.
+    """
+    found: dict[str, Definition] = {}
+    wrong: list[DefinitionInvalid] = []
+    for path in sorted(each for each in folder.iterdir() if each.suffix in (".yaml", ".yml")):
+        try:
+            definition = load(path)
+            if definition.id in found:
+                fault = definition.fault(("id",), f"{definition.id!r} is taken by another file")
+                raise DefinitionInvalid(str(path), [fault])
+            found[definition.id] = definition
+        except DefinitionInvalid as invalid:
+            wrong.append(invalid)
+    if wrong:
+        raise DefinitionInvalid.of(wrong)
+    return list(found.values())
+
+
+def _too_large(source: str) -> DefinitionInvalid:
+    return DefinitionInvalid(source, [Fault("", None, f"is larger than {MAX_BYTES} bytes")])
 
 
 def parse(text: str | bytes, source: str) -> Definition:
@@ -457,7 +506,7 @@ def parse(text: str | bytes, source: str) -> Definition:
     """
     lines: dict[_Where, int] = {}
     if len(text) > MAX_BYTES:
-        raise DefinitionInvalid(source, [Fault("", None, f"is larger than {MAX_BYTES} bytes")])
+        raise _too_large(source)
     try:
         loader = yaml.CSafeLoader(text)
         try:
@@ -471,6 +520,11 @@ def parse(text: str | bytes, source: str) -> Definition:
         fault = Fault("", mark.line + 1 if mark else None, f"is not YAML: {problem}")
         raise DefinitionInvalid(source, [fault]) from None
     return check(document, source, lines)
+
+
+def written(definition: Definition) -> str:
+    """A definition in YAML; `parse` reads the same from it."""
+    return yaml.safe_dump(definition.to_document(), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _tree(loader: Any, node: yaml.Node, where: _Where, lines: dict[_Where, int]) -> Any:
@@ -502,14 +556,7 @@ def check(
     Raises:
         DefinitionInvalid: everything that is wrong.
     """
-    known = lines or {}
-
-    def fault(where: _Where, problem: str) -> Fault:
-        around = (where[:length] for length in range(len(where), -1, -1))
-        line = next((known[place] for place in around if place in known), None)
-        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in where)
-        return Fault(pointer, line, problem)
-
+    fault = partial(_fault, lines or {})
     if _deep(document):
         raise DefinitionInvalid(source, [fault((), "nests too deep")])
     try:
@@ -522,11 +569,18 @@ def check(
                 for problem in error.errors(include_url=False, include_input=False)
             ],
         ) from None
-    definition = Definition(workflow)
+    definition = Definition(workflow, source=source, lines=lines or {})
     faults = [fault(where, problem) for where, problem in _faults(definition)]
     if faults:
         raise DefinitionInvalid(source, faults)
     return definition
+
+
+def _fault(lines: Mapping[_Where, int], where: _Where, problem: str) -> Fault:
+    around = (where[:length] for length in range(len(where), -1, -1))
+    line = next((lines[place] for place in around if place in lines), None)
+    pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in where)
+    return Fault(pointer, line, problem)
 
 
 def _deep(document: Any) -> bool:

@@ -1,6 +1,6 @@
 """The parts put together: what a process of this system opens at its start."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -133,10 +133,15 @@ class Engine:
             eager=eager,
         )
 
-    def init(self, agents: Sequence[Agent]) -> None:
-        """Make indexes, write the agents' declarations, run their set-up. Repeatable.
+    def init(self, agents: Sequence[Agent]) -> list[str]:
+        """Make indexes, write the agents' declarations, run their set-up, keep the workflows of
+        their folders and of the settings'. Repeatable.
+
+        Returns what these workflows ask for that nobody declares yet, a line for each: agents
+        start one by one, and what a later one declares is not known to the first.
 
         Raises:
+            DefinitionInvalid: a workflow in a folder is wrong.
             StoreUnavailable: MongoDB does not answer.
         """
         self.store.read_clock()
@@ -152,19 +157,28 @@ class Engine:
                 agent.setup(self)
             self.declarations.declare(agent.declaration(self.settings))
         self.customers.ensure_indexes()
-        for agent in agents:
-            if agent.workflows is not None:
-                self._keep_workflows(agent.workflows, f"agents/{agent.role}")
+        folders = {
+            f"agents/{agent.role}": agent.workflows
+            for agent in agents
+            if agent.workflows is not None
+        }
+        if self.settings.workflows_dir is not None:
+            folders["WORKFLOWS_DIR"] = self.settings.workflows_dir
+        return self._keep_workflows(folders)
 
-    def _keep_workflows(self, folder: Path, by: str) -> None:
-        for path in sorted(folder.glob("*.yaml")):
-            definition = definitions.load(path)
-            try:
-                self.workflows.check_declared(definition, path.name)
-            except DefinitionInvalid as error:
-                # Agents start one by one: what a later one declares is not known yet.
-                log.info("workflow.not_staffed_yet", workflow=definition.id, code=error.code)
-            self.workflows.put(definition, by)
+    def _keep_workflows(self, folders: Mapping[str, Path]) -> list[str]:
+        brought = {by: definitions.load_folder(folder) for by, folder in folders.items()}
+        beside = {each.id for several in brought.values() for each in several}
+        unstaffed: list[str] = []
+        for by, several in brought.items():
+            for definition in several:
+                try:
+                    self.workflows.check_declared(definition, definition.source, beside)
+                except DefinitionInvalid as error:
+                    log.info("workflow.not_staffed_yet", workflow=definition.id, code=error.code)
+                    unstaffed += error.lines
+                self.workflows.put_from_folder(definition, by)
+        return unstaffed
 
     def close(self) -> None:
         """Close connections."""

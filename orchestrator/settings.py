@@ -371,6 +371,12 @@ class Settings(BaseSettings):
         "for none.",
     )
 
+    workflows_dir: Path | None = Field(
+        None,
+        description="Folder with workflow definitions (*.yaml) of your own, kept by each worker's "
+        "start and by `orchestrator init`; the same on every machine, or set on one.",
+    )
+
     import_dir: Path | None = Field(
         None,
         description="Folder that import tasks may read files from; without it, only content that "
@@ -437,7 +443,7 @@ class Settings(BaseSettings):
     def _none_is_empty(cls, value: object) -> object:
         return value or None
 
-    @field_validator("import_dir")
+    @field_validator("import_dir", "workflows_dir")
     @classmethod
     def _a_folder(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_dir():

@@ -49,7 +49,7 @@ import datetime as dt
 import hmac
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -80,10 +80,10 @@ from orchestrator.definitions import (
     CallbackStep,
     Definition,
     DefinitionInvalid,
-    Fault,
     OnEvent,
     OnSchedule,
     TaskStep,
+    WorkflowStep,
     check,
     seconds,
 )
@@ -308,15 +308,44 @@ class Workflows:
         self._newest_at = float("-inf")
         return kept
 
-    def check_declared(self, definition: Definition, source: str = "definition") -> None:
-        """See that some agent declares every task that a definition asks for.
+    def put_from_folder(self, definition: Definition, by: str) -> Definition:
+        """Keep a definition that a folder brings, named by `by`, at each start.
+
+        One that is as it came from there the last time changes nothing, so that what somebody
+        has put over it since then stands.
+        """
+        with store_errors():
+            known = list(
+                self._definitions.find(
+                    {"workflow": definition.id}, {"version": 1, "by": 1, "fingerprint": 1}
+                )
+            )
+        brought = [each for each in known if each["by"] == by]
+        last = max(brought, key=lambda each: int(each["version"]), default=None)
+        if last is None or last["fingerprint"] != definition.fingerprint():
+            return self.put(definition, by)
+        newest = self.definition(definition.id)
+        self._schedule(newest)
+        return newest
+
+    def check_declared(
+        self, definition: Definition, source: str = "definition", beside: Collection[str] = ()
+    ) -> None:
+        """See that some agent declares every task that a definition asks for, and that the
+        workflows that are steps of it are known, or among those `beside` it.
 
         Raises:
-            DefinitionInvalid: one is declared by nobody, or not with these capabilities.
+            DefinitionInvalid: one is declared by nobody, or not with these capabilities; or
+                there is no such workflow.
         """
         faults = []
         for place in definition.places.values():
             step = place.step
+            if isinstance(step, WorkflowStep):
+                inside = step.workflow
+                if inside not in (*beside, definition.id) and self._newest_of(inside) is None:
+                    problem = f"there is no workflow {inside!r}"
+                    faults.append(definition.fault((*place.where, "workflow"), problem))
             asked = [step, step.compensate] if isinstance(step, TaskStep) else []
             for each in asked:
                 if each is None:
@@ -327,8 +356,8 @@ class Workflows:
                     wanted = ", ".join(each.capabilities) or "what it needs"
                     by = f" of {each.agent}" if each.agent else ""
                     problem = f"no agent{by} declares the task {each.task!r} with {wanted}"
-                    pointer = "".join(f"/{part}" for part in place.where)
-                    faults.append(Fault(f"{pointer}/task", None, problem))
+                    inner = ("task",) if each is step else ("compensate", "task")
+                    faults.append(definition.fault((*place.where, *inner), problem))
                     log.debug("workflow.unstaffed", code=error.code)
         if faults:
             raise DefinitionInvalid(source, faults)

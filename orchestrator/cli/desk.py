@@ -1,5 +1,6 @@
 """How the desk is: its declarations, health, agents and workers."""
 
+import sys
 from typing import Any
 
 import typer
@@ -24,7 +25,7 @@ def init(as_json: AsJson = False) -> None:
     """Make indexes and declare the agents; repeatable."""
     with connected() as engine:
         agents = discover(engine.settings.agents_package)
-        engine.init([*agents.values()])
+        unstaffed = engine.init([*agents.values()])
         declared: list[dict[str, Any]] = [
             {
                 "agent_id": agent.id,
@@ -34,8 +35,11 @@ def init(as_json: AsJson = False) -> None:
             }
             for agent in agents.values()
         ]
+    for problem in unstaffed:
+        print(problem, file=sys.stderr)
     if as_json:
-        print_json({"database": engine.settings.mongodb_database, "agents": declared})
+        told = {"database": engine.settings.mongodb_database, "agents": declared}
+        print_json(told | {"unstaffed": unstaffed})
         return
     table = table_of("agent", "queue", "slots", "task types")
     for each in declared:

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator import logs
+from orchestrator.definitions import DefinitionInvalid
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidPayload, OrchestratorError, StoreUnavailable
 from orchestrator.settings import current
@@ -33,6 +34,10 @@ _COLOURS: Final = {
     "queued": "yellow",
     "blocked": "yellow",
     "waiting": "yellow",
+    "paused": "yellow",
+    "pausing": "yellow",
+    "active": "cyan",
+    "compensating": "magenta",
     "degraded": "yellow",
     "cancelled": "magenta",
     "pending": "yellow",
@@ -91,6 +96,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, InvalidPayload):
         wrong = "; ".join(f"{each['pointer']} {each['detail']}" for each in error.facts["errors"])
         return f"{error.detail}: {wrong}"
+    if isinstance(error, DefinitionInvalid):
+        return str(error)  # it names the places already
     if isinstance(error, OrchestratorError):
         facts = line(error.facts)
         return error.detail + (f" ({facts})" if facts else "")
@@ -138,7 +145,9 @@ def table_of(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         # Ids are there to be copied whole.
         table.add_column(
-            column, no_wrap=column in ("task", "agent", "worker", "at"), overflow="fold"
+            column,
+            no_wrap=column in ("task", "agent", "worker", "at", "run", "workflow", "step"),
+            overflow="fold",
         )
     return table
 

@@ -1,14 +1,20 @@
-"""Agents' handlers on a real engine, called as a worker calls them."""
+"""Agents' handlers on a real engine, called as a worker calls them; and the command line."""
 
 import datetime as dt
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
+from orchestrator.settings import Settings
 from orchestrator.tasks import Request, Task
 from orchestrator.worker import TaskContext
 
@@ -57,3 +63,58 @@ def advance(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
     engine.clock._base_monotonic = engine.clock.monotonic()
     engine.clock._base = dt.datetime.now(dt.UTC)
     return lambda seconds: ahead.__setitem__("s", ahead["s"] + seconds)
+
+
+# One process runs several commands, since most of a command's time is its start.
+DRIVER = """
+import contextlib, io, json, sys
+from orchestrator import cli
+runs = []
+for arguments in json.load(sys.stdin):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["orchestrator", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    runs.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
+json.dump(runs, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def orchestrator(settings: Settings, project: Path) -> Callable[..., list[Run]]:
+    """Run commands, each a list of arguments; keywords are variables of their environment."""
+    environment = os.environ | {
+        "REDIS_URL": settings.redis_url,
+        "MONGODB_URI": settings.mongodb_uri,
+        "MONGODB_DATABASE": settings.mongodb_database,
+        "KEY_PREFIX": settings.key_prefix,
+        # A beat that a test sent stays alive for the whole test.
+        "WORKER_OFFLINE_S": "600",
+    }
+
+    def run(*commands: list[str], **variables: str) -> list[Run]:
+        driven = subprocess.run(
+            [sys.executable, "-c", DRIVER],
+            input=json.dumps(commands),
+            env=environment | variables,
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert driven.returncode == 0, driven.stderr
+        return [Run(**each) for each in json.loads(driven.stdout)]
+
+    return run

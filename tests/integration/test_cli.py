@@ -1,12 +1,10 @@
 """The operators' command line, as a process of its own on a real desk."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +14,9 @@ from agents.quote.agent import agent
 from orchestrator.engine import Engine
 from orchestrator.outbox import Outgoing
 from orchestrator.registry import Heartbeat
-from orchestrator.settings import Settings
 from orchestrator.tasks import Request, State
 
 QUESTION = {"question": "¿Se quema el isodec?"}
-
-# One process runs several commands, since most of a command's time is its start.
-DRIVER = """
-import contextlib, io, json, sys
-from orchestrator import cli
-runs = []
-for arguments in json.load(sys.stdin):
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["orchestrator", *arguments]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-    runs.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
-json.dump(runs, sys.stdout)
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def orchestrator(settings: Settings, project: Path) -> Callable[..., list[Run]]:
-    """Run commands, each a list of arguments; keywords are variables of their environment."""
-    environment = os.environ | {
-        "REDIS_URL": settings.redis_url,
-        "MONGODB_URI": settings.mongodb_uri,
-        "MONGODB_DATABASE": settings.mongodb_database,
-        "KEY_PREFIX": settings.key_prefix,
-        # A beat that a test sent stays alive for the whole test.
-        "WORKER_OFFLINE_S": "600",
-    }
-
-    def run(*commands: list[str], **variables: str) -> list[Run]:
-        driven = subprocess.run(
-            [sys.executable, "-c", DRIVER],
-            input=json.dumps(commands),
-            env=environment | variables,
-            cwd=project,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-        assert driven.returncode == 0, driven.stderr
-        return [Run(**each) for each in json.loads(driven.stdout)]
-
-    return run
 
 
 @pytest.fixture
@@ -82,12 +25,12 @@ def desk(engine: Engine) -> Engine:
     return engine
 
 
-def told(run: Run) -> Any:
+def told(run: Any) -> Any:
     assert (run.code, run.err) == (0, "")
     return json.loads(run.out)
 
 
-def error_of(run: Run) -> str:
+def error_of(run: Any) -> str:
     """The one line that says what is wrong."""
     assert (run.code, run.out) == (1, "")
     (line,) = run.err.splitlines()
@@ -113,7 +56,7 @@ def test_the_command_runs_as_a_program(project: Path) -> None:
 
 
 def test_dead_letters_are_listed_shown_replayed_and_discarded(
-    orchestrator: Callable[..., list[Run]], desk: Engine
+    orchestrator: Callable[..., list[Any]], desk: Engine
 ) -> None:
     letters = []
     for code in ("broken", "broken", "other"):
@@ -145,7 +88,7 @@ def test_dead_letters_are_listed_shown_replayed_and_discarded(
 
 
 def test_init_declares_every_agent_of_the_package(
-    orchestrator: Callable[..., list[Run]], engine: Engine
+    orchestrator: Callable[..., list[Any]], engine: Engine
 ) -> None:
     first, again, shown = orchestrator(["init", "--json"], ["init", "--json"], ["init"])
     assert told(first) == told(again)
@@ -155,7 +98,7 @@ def test_init_declares_every_agent_of_the_package(
 
 
 def test_a_task_is_submitted_listed_shown_and_cancelled(
-    orchestrator: Callable[..., list[Run]], desk: Engine
+    orchestrator: Callable[..., list[Any]], desk: Engine
 ) -> None:
     ask = question(priority="high", capability="product_knowledge", key="k1")
     first, again, listed, failed, later, table = orchestrator(
@@ -200,7 +143,7 @@ def test_a_task_is_submitted_listed_shown_and_cancelled(
 
 
 def test_waiting_shows_what_came_of_it(
-    orchestrator: Callable[..., list[Run]],
+    orchestrator: Callable[..., list[Any]],
     desk: Engine,
     eventually: Callable[..., Any],
     tmp_path: Path,
@@ -225,7 +168,7 @@ def test_waiting_shows_what_came_of_it(
 
 
 def test_status_and_agents_show_workers_as_the_registry_has_them(
-    orchestrator: Callable[..., list[Run]], desk: Engine
+    orchestrator: Callable[..., list[Any]], desk: Engine
 ) -> None:
     (nobody,) = orchestrator(["status", "--json"])
     assert told(nobody)["status"] == "down"
@@ -250,7 +193,7 @@ def test_status_and_agents_show_workers_as_the_registry_has_them(
 
 
 def test_what_cannot_be_done_is_one_line_and_exit_code_1(
-    orchestrator: Callable[..., list[Run]], desk: Engine
+    orchestrator: Callable[..., list[Any]], desk: Engine
 ) -> None:
     wrong = [
         ("No such task", ["show", "nothing"]),
@@ -281,14 +224,14 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(
     ],
 )
 def test_a_setting_that_cannot_work_is_one_line(
-    orchestrator: Callable[..., list[Run]], variables: dict[str, str], words: str
+    orchestrator: Callable[..., list[Any]], variables: dict[str, str], words: str
 ) -> None:
     (run,) = orchestrator(["init"], **variables)
     assert words in error_of(run)
 
 
 def test_without_redis_the_desk_is_down_and_still_accepts(
-    orchestrator: Callable[..., list[Run]], desk: Engine
+    orchestrator: Callable[..., list[Any]], desk: Engine
 ) -> None:
     status, submitted = orchestrator(
         ["status"], [*question(), "--json"], REDIS_URL="redis://127.0.0.1:1/0"
@@ -298,7 +241,7 @@ def test_without_redis_the_desk_is_down_and_still_accepts(
 
 
 def test_the_outbox_is_listed_shown_and_decided(
-    engine: Engine, orchestrator: Callable[..., list[Run]]
+    engine: Engine, orchestrator: Callable[..., list[Any]]
 ) -> None:
     asked = Request(type="t", payload={})
     task, _ = engine.store.accept(asked, agent="a", queue="q", decision={}, epoch=0)

@@ -130,7 +130,8 @@ def test_a_task_that_nobody_declares_is_found_when_the_definition_is_checked(des
     ):
         with pytest.raises(DefinitionInvalid) as refused:
             desk.workflows.check_declared(check({"id": "f", "steps": [{"id": "a", **bad}]}))
-        assert refused.value.faults[0].pointer == "/steps/0/task"
+        inner = "/compensate" if "compensate" in bad else ""
+        assert refused.value.faults[0].pointer == f"/steps/0{inner}/task"
 
 
 def test_a_step_that_cannot_be_accepted_fails_as_any_other(desk):
@@ -420,3 +421,60 @@ def test_a_timer_is_changed_and_removed(desk):
     assert moved.due_at == due_at + dt.timedelta(hours=1)
     assert desk.timers.remove("t5")
     assert not desk.timers.remove("t5")
+
+
+# --- Folders of definitions -----------------------------------------------------------------
+
+MINE = "id: mine\nsteps:\n  - id: a\n    task: do\n"
+
+
+def of_folder(engine: Engine, folder) -> Engine:
+    """The same desk, with a folder of the user's."""
+    engine.settings = engine.settings.model_copy(update={"workflows_dir": folder})
+    return engine
+
+
+def test_a_users_folder_is_kept_at_each_start_and_what_was_put_since_stands(desk, tmp_path):
+    (tmp_path / "mine.yaml").write_text(MINE)
+    (tmp_path / "notes.txt").write_text("not a workflow")
+    of_folder(desk, tmp_path)
+    assert desk.init([worker]) == []
+    assert desk.init([worker]) == []
+    assert desk.workflows.definition("mine").version == 1
+    # An operator's change is not taken back by the next start,
+    put(desk, {"id": "b", **DO})
+    changed = check({"id": "mine", "steps": [{"id": "b", **DO}]})
+    assert desk.workflows.put(changed, "operator").version == 2
+    desk.init([worker])
+    assert desk.workflows.definition("mine").version == 2
+    # and a change of the file is the newest.
+    (tmp_path / "mine.yaml").write_text(MINE + "  - id: c\n    task: do\n")
+    desk.init([worker])
+    assert desk.workflows.definition("mine").version == 3
+
+
+def test_a_folder_with_wrong_definitions_keeps_none_of_them_and_names_each_line(desk, tmp_path):
+    (tmp_path / "a.yaml").write_text(MINE)
+    (tmp_path / "b.yaml").write_text(
+        "id: b\nsteps:\n  - id: x\n    delay: {for: 1d}\n    next: y\n"
+    )
+    (tmp_path / "c.yml").write_text("id: c\nsteps:\n  - id: x: y\n")
+    (tmp_path / "d.yaml").write_text(MINE)
+    of_folder(desk, tmp_path)
+    with pytest.raises(DefinitionInvalid) as refused:
+        desk.init([worker])
+    said = [line.split(": ")[0] for line in refused.value.lines]
+    assert said == [f"{tmp_path}/b.yaml:3", f"{tmp_path}/c.yml:3", f"{tmp_path}/d.yaml:1"]
+    assert desk.database["workflows"].count_documents({}) == 0
+
+
+def test_what_nobody_declares_is_said_and_kept_for_the_agent_that_comes(desk, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        MINE
+        + "  - id: b\n    task: do\n    capabilities: [flying]\n  - id: c\n    workflow: other\n"
+    )
+    (tmp_path / "other.yaml").write_text(MINE.replace("mine", "other"))
+    of_folder(desk, tmp_path)
+    [said] = desk.init([worker])
+    assert said.startswith(f"{tmp_path}/mine.yaml:6: /steps/1/task: no agent declares")
+    assert desk.workflows.definition("mine").version == 1
