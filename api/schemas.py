@@ -15,13 +15,13 @@ from pydantic_core import PydanticCustomError
 from api.inputs import pointer
 from api.pages import NextPageToken, PageQuery
 from orchestrator import phones
+from orchestrator.context import MAX_MESSAGE_CHARS
 from orchestrator.errors import Invalid
 from orchestrator.outbox import EntryState, OutboxFilter
 from orchestrator.phones import HOME_REGION
 from orchestrator.settings import StrategyName
 from orchestrator.tasks import State, TaskFilter
 
-MAX_MESSAGE_CHARS = 10_000
 Document = dict[str, Any]
 
 

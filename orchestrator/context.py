@@ -88,6 +88,7 @@ from orchestrator.tasks import BY_ID, State, Task, TaskStore, ensure_index, new_
 Document = dict[str, Any]
 Role = Literal["customer", "assistant", "person"]
 BOT, HUMAN = "bot", "human"
+MAX_MESSAGE_CHARS = 10_000
 OPEN, CLOSED = "open", "closed"
 TURNS_KEPT = 50
 # Of one turn: more than a burst has, and no more text than one message may have.

@@ -850,6 +850,8 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     node: dict[str, Any] = {}
 
     def on_worker_init(sender: Any, **_: Any) -> None:
+        # Celery sends setup_logging after this one: a start that fails is told as JSON too.
+        logs.configure(settings)
         node.update(name=sender.hostname, prefork="prefork" in str(sender.pool_cls))
         if node["prefork"]:
             node["metrics"] = metrics.serve(metrics.gather_from_children(), settings)

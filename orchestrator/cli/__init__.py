@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from pymongo.errors import ConnectionFailure
 
-from orchestrator.cli import customers, dead_letters, desk, outbox, tasks, workflows
+from orchestrator.cli import customers, dead_letters, desk, outbox, sessions, tasks, workflows
 from orchestrator.cli.terminal import Refused, one_line
 from orchestrator.errors import OrchestratorError
 
@@ -25,6 +25,7 @@ app.add_typer(desk.app)
 app.add_typer(tasks.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(customers.app, name="customer")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(workflows.runs, name="runs")

@@ -1,5 +1,6 @@
 """Agents as plain Celery workers: what a task meets on its way."""
 
+import json
 import os
 import signal
 import subprocess
@@ -173,6 +174,20 @@ def test_a_bad_setting_stops_a_worker_with_a_line_that_names_it(desk):
     process = desk.spawn("celery", "-A", "probe.relay", "worker", log="bad", LEASE_S="soon")
     assert process.wait(30) != 0
     assert "LEASE_S='soon'" in desk.log("bad")
+
+
+def test_what_a_worker_says_while_it_starts_is_json_too(desk, eventually):
+    """Celery sets up logging only after the runtime's start; its own format would quote values."""
+    desk.spawn(
+        "celery", "-A", "probe.relay", "worker", log="early",
+        MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}",
+    )  # fmt: skip
+    lines = eventually(
+        lambda: [line for line in desk.log("early").splitlines() if "waits_for_store" in line],
+        30,
+        "the worker says that it waits",
+    )
+    assert json.loads(lines[0])["event"] == "worker.waits_for_store"
 
 
 def test_flower_is_not_opened_to_other_machines_without_a_password(desk):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agents.quote.agent import agent
+from orchestrator.context import Writer, ordering_key
 from orchestrator.engine import Engine
 from orchestrator.outbox import Outgoing
 from orchestrator.registry import Heartbeat
@@ -266,3 +267,48 @@ def test_the_outbox_is_listed_shown_and_decided(
     assert (wrong.code, odd.code) == (1, 1)
     assert json.loads(all_of_it.out)["done"] == 2
     assert engine.outbox.get(made[2]).state.value == "dropped"
+
+
+def test_a_person_finds_who_waits_answers_and_gives_the_conversation_back(
+    desk: Engine, orchestrator: Callable[..., list[Run]]
+) -> None:
+    sessions = desk.sessions
+    sessions.open("s1", None, caller="local", channel="web", trusted=True)
+    asked = Request("answer", {"message": "¿hay alguien?"}, ordering_key=ordering_key("s1"))
+    task, _ = desk.store.accept(asked, agent="a", queue="q", decision={}, epoch=0)
+    sessions.take("s1", "ana")
+    writer = Writer("conversation_agent", frozenset())
+    sessions.commit(sessions.begin("s1", task), writer=writer, reply={"text": ""})
+    listed, taken_already, said, shown, given, none = orchestrator(
+        ["sessions", "waiting", "--json"],
+        ["sessions", "take", "s1", "--by", "bea"],
+        ["sessions", "reply", "s1", "Hola, soy Ana.", "--by", "ana"],
+        ["sessions", "show", "s1", "--json"],
+        ["sessions", "give-back", "s1", "--json"],
+        ["sessions", "waiting"],
+    )
+    assert [each["session_id"] for each in told(listed)] == ["s1"]
+    assert "ana" in error_of(taken_already)
+    assert said.out == "Said in s1.\n"
+    assert [(each["role"], each["text"]) for each in told(shown)["messages"]] == [
+        ("customer", "¿hay alguien?"),
+        ("person", "Hola, soy Ana."),
+    ]
+    assert told(given)["owner"] == "bot"
+    assert none.out.splitlines()[-1] == "0 waiting."
+    assert sessions.get("s1").owner == "bot"
+
+
+def test_a_person_answers_only_what_is_theirs(
+    desk: Engine, orchestrator: Callable[..., list[Run]]
+) -> None:
+    desk.sessions.open("s1", None, caller="local", channel="web", trusted=True)
+    not_taken, unknown, empty, long = orchestrator(
+        ["sessions", "reply", "s1", "Hola"],
+        ["sessions", "take", "nobody"],
+        ["sessions", "reply", "s1", " "],
+        ["sessions", "reply", "s1", "x" * 10_001],
+    )
+    for refused in (not_taken, unknown, empty, long):
+        assert error_of(refused)
+    assert "10,000" in error_of(long)

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from api.schemas import MAX_MESSAGE_CHARS, ChatMessage, TaskRequest, Waiting, e164
+from api.schemas import ChatMessage, TaskRequest, Waiting, e164
+from orchestrator.context import MAX_MESSAGE_CHARS
 from orchestrator.errors import Invalid
 
 
