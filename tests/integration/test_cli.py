@@ -270,7 +270,7 @@ def test_the_outbox_is_listed_shown_and_decided(
 
 
 def test_a_person_finds_who_waits_answers_and_gives_the_conversation_back(
-    desk: Engine, orchestrator: Callable[..., list[Run]]
+    desk: Engine, orchestrator: Callable[..., list[Any]]
 ) -> None:
     sessions = desk.sessions
     sessions.open("s1", None, caller="local", channel="web", trusted=True)
@@ -300,7 +300,7 @@ def test_a_person_finds_who_waits_answers_and_gives_the_conversation_back(
 
 
 def test_a_person_answers_only_what_is_theirs(
-    desk: Engine, orchestrator: Callable[..., list[Run]]
+    desk: Engine, orchestrator: Callable[..., list[Any]]
 ) -> None:
     desk.sessions.open("s1", None, caller="local", channel="web", trusted=True)
     not_taken, unknown, empty, long = orchestrator(
