@@ -30,6 +30,7 @@ Collection `quotes`, one document per quote, never deleted:
     catalogue_version  int: the catalogue that it was priced by
     created_at, valid_until
     history            [{at, state}]: when it became what
+    state_at           since when it is what it is
 
 Collection `counters`: {_id: "quotes-2026", n: the last number given}.
 
@@ -179,10 +180,14 @@ class Quote:
     catalogue_version: int
     created_at: dt.datetime
     valid_until: dt.datetime
+    state_at: dt.datetime
 
     @classmethod
     def from_document(cls, document: Document, now: dt.datetime) -> "Quote":
         """Read what the collection holds, as it is now."""
+        stored = QuoteState(document["state"])
+        state = state_at(stored, document["valid_until"], now)
+        since: dt.datetime = document.get("state_at", document["created_at"])
         return cls(
             id=document["_id"],
             code=document["code"],
@@ -190,7 +195,7 @@ class Quote:
             version=document["version"],
             supersedes=document["supersedes"],
             superseded_by=document["superseded_by"],
-            state=state_at(QuoteState(document["state"]), document["valid_until"], now),
+            state=state,
             revision=document["revision"],
             edition=document["edition"],
             session=document["session"],
@@ -207,6 +212,7 @@ class Quote:
             catalogue_version=document["catalogue_version"],
             created_at=document["created_at"],
             valid_until=document["valid_until"],
+            state_at=since if state is stored else document["valid_until"],
         )
 
     @property
@@ -300,6 +306,7 @@ class QuoteStore:
         ensure_index(self._quotes, "state", "state _id")
         ensure_index(self._quotes, "validity", "state valid_until")
         ensure_index(self._quotes, "period", "created_at")
+        ensure_index(self._quotes, "standing", "state state_at")
 
     def get(self, quote_id: str) -> Quote | None:
         """The quote that a task made, if it did."""
@@ -351,6 +358,7 @@ class QuoteStore:
                 "created_at": now,
                 "valid_until": now + dt.timedelta(days=new.validity_days),
                 "history": [{"at": now, "state": QuoteState.DRAFT.value}],
+                "state_at": now,
             }
             document["unit_price_per_m2"] = self._read(document).unit_price_per_m2
             try:
@@ -390,11 +398,11 @@ class QuoteStore:
             if self._write(
                 quote,
                 {
-                    "$set": {"state": state.value},
+                    "$set": {"state": state.value, "state_at": now},
                     "$push": {"history": {"at": now, "state": state.value}},
                 },
             ):
-                return replace(quote, state=state, revision=quote.revision + 1)
+                return replace(quote, state=state, state_at=now, revision=quote.revision + 1)
 
     def name_customer(self, quote_id: str, name: str) -> None:
         """Make a quote out to somebody; one that is not kept any more is left alone."""

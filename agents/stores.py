@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from agents.catalogue import CatalogueStore, load_catalogue
 from agents.channels import channels
+from agents.followups import FollowupStore
 from agents.language_model import LanguageModel
 from agents.outside import Outside
 from agents.quotes import QuoteStore
@@ -22,6 +23,7 @@ class Stores:
 
     catalogues: CatalogueStore
     quotes: QuoteStore
+    followups: FollowupStore
     model: LanguageModel
     outside: Outside
     channels: Mapping[str, Channel]
@@ -40,6 +42,7 @@ def stores_of(engine: Engine) -> Stores:
             stores = _of_engine[engine] = Stores(
                 CatalogueStore(engine.database),
                 QuoteStore(engine.database, engine.clock),
+                FollowupStore(engine.database, engine.clock, engine.settings),
                 LanguageModel(engine.database, engine.clock, engine.settings),
                 outside,
                 channels(engine.settings, engine.contacts, engine.clock, outside),
@@ -56,6 +59,7 @@ def prepare(engine: Engine) -> None:
     """
     stores = stores_of(engine)
     stores.quotes.ensure_indexes()
+    stores.followups.ensure_indexes()
     stores.model.ensure_indexes()
     with store_errors():
         stores.catalogues.seed(load_catalogue())

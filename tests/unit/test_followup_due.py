@@ -51,6 +51,7 @@ QUOTE = Quote(
     catalogue_version=1,
     created_at=NOW - 2 * DAY,
     valid_until=NOW + 13 * DAY,
+    state_at=NOW - 2 * DAY,
 )
 
 

@@ -51,6 +51,7 @@ def quote(*asked: PriceRequest, language: Language = "es", **fields: Any) -> Quo
         "catalogue_version": 1,
         "created_at": NOW,
         "valid_until": NOW + dt.timedelta(days=15),
+        "state_at": NOW,
     }
     return Quote(**known | fields)
 
