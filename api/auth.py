@@ -14,6 +14,7 @@ from typing import Any
 from flask import Request, g, request
 
 from api.errors import Forbidden, Unauthenticated
+from orchestrator.errors import Invalid
 from orchestrator.settings import Settings, is_loopback
 
 # A proxy on this machine makes every visitor look local; these tell that there is one.
@@ -61,15 +62,17 @@ class Access:
 
     def customer(self, route: Route) -> Route:
         """For whoever may chat."""
-        return self._passing(self.chatting, route)
+        # Where no client has a key, a program of this machine needs none.
+        schemes = ("client", "operator") if self._clients else ("client", "operator", None)
+        return self._passing(self.chatting, route, schemes)
 
     def bearer(self, route: Route) -> Route:
         """For whoever holds the unguessable id in the path: that is the permission."""
-        return self._passing(self.holding, route)
+        return self._passing(self.holding, route, (None, "client", "operator"))
 
     def operator(self, route: Route) -> Route:
         """For the operator."""
-        return self._passing(self.operating, route)
+        return self._passing(self.operating, route, ("operator",))
 
     def onlooker(self, route: Route) -> Route:
         """For the operator, and for any program of this machine; passes no caller on."""
@@ -77,18 +80,22 @@ class Access:
         @wraps(route)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             self.looking(request)
+            _refuse_query(route)
             return route(*args, **kwargs)
 
-        return guarded
+        return _described(guarded, ("operator", None))
 
-    def _passing(self, admit: Callable[[Request], Caller], route: Route) -> Route:
+    def _passing(
+        self, admit: Callable[[Request], Caller], route: Route, schemes: tuple[str | None, ...]
+    ) -> Route:
         @wraps(route)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             caller = admit(request)
             g.caller = caller.name
+            _refuse_query(route)
             return route(*args, caller=caller, **kwargs)
 
-        return guarded
+        return _described(guarded, schemes)
 
     def chatting(self, asked: Request) -> Caller:
         """The caller, if it may chat.
@@ -151,6 +158,24 @@ class Access:
         if found:
             return Caller(f"client:{found[0]}", anybody=found[0] == self._page_client)
         raise Unauthenticated("These credentials are not known here.")
+
+
+def _described(route: Route, schemes: tuple[str | None, ...]) -> Route:
+    """Say which credentials a route takes, for its description; None: it does without."""
+    route.security = schemes  # type: ignore[attr-defined]
+    return route
+
+
+def _refuse_query(route: Route) -> None:
+    """A query at a route that has none is a mistake that nobody would notice.
+
+    Raises:
+        Invalid: it came with one.
+    """
+    inputs = getattr(route, "_spec", {}).get("args", ())
+    if request.args and not any(location == "query" for _, location in inputs):
+        named = [{"parameter": name[:64], "detail": "is not known here"} for name in request.args]
+        raise Invalid(errors=named)
 
 
 def is_local(asked: Request) -> bool:

@@ -67,7 +67,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @chat.input(Waiting, location="query")
     @chat.doc(
         summary="Send a customer's message",
-        security=["client", "operator"],
         responses={
             202: "Accepted, and the reply is still to come: read the task that `Location` names.",
             400: "The body or a header cannot be read.",

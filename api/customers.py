@@ -34,7 +34,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @customers.output(schemas.CustomerData)
     @customers.input(schemas.CustomerPhone)
-    @customers.doc(summary="Export a customer's data", security="operator", responses=WITH_BODY)
+    @customers.doc(summary="Export a customer's data", responses=WITH_BODY)
     def export(caller: Caller, json_data: schemas.CustomerPhone) -> Any:
         """All that is kept of a customer: sessions, messages, tasks, quotes, files, ..."""
         phone = schemas.e164(json_data.phone, "phone")
@@ -44,7 +44,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @customers.output(schemas.Erasure, status_code=202, description="It will be done.")
     @customers.input(schemas.CustomerPhone)
-    @customers.doc(summary="Erase a customer's data", security="operator", responses=WITH_BODY)
+    @customers.doc(summary="Erase a customer's data", responses=WITH_BODY)
     def erase(caller: Caller, json_data: schemas.CustomerPhone) -> Any:
         """Erase all that is kept of a customer up to now; `Location` tells when it is done.
 
@@ -61,7 +61,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @customers.output(schemas.Erasure)
     @customers.doc(
         summary="Read an erasure",
-        security="operator",
         responses=OPERATING | {404: "No such erasure."},
     )
     def read(erasure_id: str, caller: Caller) -> Any:

@@ -34,7 +34,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @letters.output(schemas.DeadLetters, description="A page; `Link` leads to the next.")
     @letters.input(schemas.DeadLetterQuery, location="query")
-    @letters.doc(summary="List dead letters", security="operator", responses=OPERATING)
+    @letters.doc(summary="List dead letters", responses=OPERATING)
     def index(caller: Caller, query_data: schemas.DeadLetterQuery) -> Any:
         """Tasks that failed and that nobody has replayed or discarded, the newest first.
 
@@ -49,7 +49,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @letters.get("/api/dead-letters/<task_id>")
     @access.operator
     @letters.output(schemas.DeadLetterInFull)
-    @letters.doc(summary="Read a dead letter", security="operator", responses=ONE)
+    @letters.doc(summary="Read a dead letter", responses=ONE)
     def read(task_id: str, caller: Caller) -> Any:
         """A dead letter with every attempt's error and all that happened to it."""
         with prompt(engine):
@@ -65,7 +65,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @letters.output(schemas.Task, status_code=202, description="It will run once more.")
     @letters.doc(
         summary="Replay a dead letter",
-        security="operator",
         responses=ONE | {409: "It is no dead letter, or has taken effect already."},
     )
     def replay(task_id: str, caller: Caller) -> Any:
@@ -81,7 +80,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @letters.post("/api/dead-letters/<task_id>/discard")
     @access.operator
     @letters.output(schemas.Task)
-    @letters.doc(summary="Discard a dead letter", security="operator", responses=ONE)
+    @letters.doc(summary="Discard a dead letter", responses=ONE)
     def discard(task_id: str, caller: Caller) -> Any:
         """Take it out of the list for good; it stays a failed task for as long as it is kept."""
         with prompt(engine):
@@ -91,7 +90,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @letters.output(schemas.DeadLettersDone)
     @letters.input(schemas.DeadLetterFilter)
-    @letters.doc(summary="Replay many dead letters", security="operator", responses=MANY)
+    @letters.doc(summary="Replay many dead letters", responses=MANY)
     def replay_all(caller: Caller, json_data: schemas.DeadLetterFilter) -> Any:
         """Replay those that the filter finds, the newest `limit` of them."""
         return engine.dead_letters.replay_all(json_data.wanted(), json_data.limit, by=caller.name)
@@ -100,7 +99,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @letters.output(schemas.DeadLettersDone)
     @letters.input(schemas.DeadLetterFilter)
-    @letters.doc(summary="Discard many dead letters", security="operator", responses=MANY)
+    @letters.doc(summary="Discard many dead letters", responses=MANY)
     def discard_all(caller: Caller, json_data: schemas.DeadLetterFilter) -> Any:
         """Discard those that the filter finds, the newest `limit` of them."""
         return engine.dead_letters.discard_all(json_data.wanted(), json_data.limit, by=caller.name)

@@ -96,6 +96,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         }
     }
 
+    operating = {"responses": described["responses"] | {403: "Only the operator may."}}
+
     @events.get("/api/tasks/<task_id>/events")
     @access.customer
     @events.input(schemas.Resuming, location="query")
@@ -150,7 +152,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @events.get("/api/workflows/runs/<run_id>/events")
     @access.operator
     @events.input(schemas.Resuming, location="query")
-    @events.doc(summary="Watch a run", security="operator", **described)
+    @events.doc(summary="Watch a run", **operating)
     def of_run(run_id: str, caller: Caller, query_data: schemas.Resuming) -> Any:
         """What has happened to a workflow run and what happens, to `RUN_FINISHED` or `RUN_ERROR`.
 

@@ -31,7 +31,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @outbox.output(schemas.OutboxEntries, description="A page; `Link` leads to the next.")
     @outbox.input(schemas.OutboxQuery, location="query")
-    @outbox.doc(summary="List what leaves", security="operator", responses=OPERATING)
+    @outbox.doc(summary="List what leaves", responses=OPERATING)
     def index(caller: Caller, query_data: schemas.OutboxQuery) -> Any:
         """Entries, the newest first; `state=uncertain` and `state=failed` wait for a person."""
         with prompt(engine), pages.positions():
@@ -45,7 +45,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @outbox.output(schemas.OutboxEntryInFull)
     @outbox.doc(
         summary="Read an entry",
-        security="operator",
         responses=OPERATING | {404: "No such entry."},
     )
     def read(entry_id: str, caller: Caller) -> Any:
@@ -61,7 +60,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @outbox.input(schemas.OutboxDecision)
     @outbox.doc(
         summary="Decide about an entry",
-        security="operator",
         responses=DECIDING | {404: "No such entry.", 409: "It is neither failed nor uncertain."},
     )
     def resolve(entry_id: str, caller: Caller, json_data: schemas.OutboxDecision) -> Any:
@@ -73,7 +71,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @outbox.output(schemas.OutboxDecided)
     @outbox.input(schemas.OutboxDecisions)
-    @outbox.doc(summary="Decide about many entries", security="operator", responses=DECIDING)
+    @outbox.doc(summary="Decide about many entries", responses=DECIDING)
     def resolve_all(caller: Caller, json_data: schemas.OutboxDecisions) -> Any:
         """Decide about those that the filters find, the newest `limit` of them."""
         return engine.outbox.resolve_all(

@@ -25,6 +25,18 @@ POLICY = (
 )
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 BUSINESS = "business"
+LOGO: dict[Any, Any] = {
+    200: {
+        "description": "The image.",
+        "content": {
+            kind: {"schema": {"type": "string", "contentEncoding": "binary"}}
+            for kind in ("image/png", "image/jpeg")
+        },
+    },
+    304: "It is the one you have.",
+    404: "There is none.",
+    503: "The store is unavailable.",
+}
 
 
 def routes(engine: Engine, access: Access) -> APIBlueprint:
@@ -46,17 +58,17 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         return response.make_conditional(request)
 
     @page.get("/")
-    @page.doc(hide=True)
+    @page.doc(summary="The chat page", responses=file_of("html"))
     def chat() -> Any:
         return served("chat.html")
 
     @page.get("/chat.css")
-    @page.doc(hide=True)
+    @page.doc(summary="Its style", responses=file_of("css"))
     def style() -> Any:
         return served("chat.css")
 
     @page.get("/chat.js")
-    @page.doc(hide=True)
+    @page.doc(summary="Its script", responses=file_of("js"))
     def script() -> Any:
         return served("chat.js")
 
@@ -75,14 +87,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         return stored()
 
     @page.get("/api/business/logo")
-    @page.doc(
-        summary="The business's logo",
-        responses={
-            304: "It is the one you have.",
-            404: "There is none.",
-            503: "The store is unavailable.",
-        },
-    )
+    @page.doc(summary="The business's logo", responses=LOGO)
     def logo() -> Any:
         """An image, PNG or JPEG."""
         file_id = stored()["logo"]
@@ -96,6 +101,12 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         return response.make_conditional(request)
 
     return page
+
+
+def file_of(kind: str) -> dict[Any, Any]:
+    """How the answer with a file of the page is described."""
+    content = {TYPES[kind]: {"schema": {"type": "string"}}}
+    return {200: {"description": "The file.", "content": content}, 304: "It is the one you have."}
 
 
 def _read(name: str) -> bytes:

@@ -34,10 +34,19 @@ from orchestrator.tasks import Request, State, Task, digest
 
 RESOURCE = "quotes"
 HOLDING = "Whoever has the id, which cannot be guessed, may: no credentials are needed."
-READING = {
+READING: dict[Any, Any] = {
     401: "Credentials that are not known here.",
     404: "No such quote.",
     503: "The store is unavailable.",
+}
+PDF = {
+    200: {
+        "description": "The document.",
+        "content": {"application/pdf": {"schema": {"type": "string", "contentEncoding": "binary"}}},
+    },
+    304: "It is the one you have.",
+    500: "It could not be made.",
+    503: "It is being made: ask again; or the store is unavailable.",
 }
 ANSWERING = READING | {
     202: "Accepted, and still under way: read the task that `Location` names.",
@@ -87,7 +96,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @quotes.input(schemas.Waiting, location="query")
     @quotes.doc(
         summary="Price directly",
-        security=["client", "operator"],
         responses={
             202: "Accepted, and still under way: read the task that `Location` names.",
             400: "The body or a header cannot be read.",
@@ -133,7 +141,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @quotes.input(schemas.QuoteQuery, location="query")
     @quotes.doc(
         summary="List quotes",
-        security=["client", "operator"],
         responses={
             401: "Credentials are missing or unknown.",
             403: "Only the operator may list quotes of all conversations.",
@@ -167,7 +174,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     # Before the route of the quote itself, whose id may hold a dot.
     @quotes.get("/api/quotes/<quote_id>.pdf")
     @access.bearer
-    @quotes.doc(summary="A quote as PDF", responses=READING | {304: "It is the one you have."})
+    @quotes.doc(summary="A quote as PDF", responses=READING | PDF)
     def pdf(quote_id: str, caller: Caller) -> Any:
         """The document to print and to send. No credentials are needed but the id."""
         quote = stored(quote_id)

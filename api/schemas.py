@@ -424,6 +424,19 @@ class Task(BaseModel):
     )
 
 
+class UnderWay(BaseModel):
+    """What was accepted and is not done yet."""
+
+    task_id: str
+    state: State
+
+
+class WebhookStored(BaseModel):
+    """All of a batch is stored."""
+
+    status: Literal["stored"]
+
+
 class TaskQuery(PageQuery):
     """Which tasks; filters may be combined."""
 
@@ -843,6 +856,7 @@ class FieldProblem(BaseModel):
     pointer: str | None = Field(None, description="RFC 6901 pointer into the body.")
     parameter: str | None = None
     header: str | None = None
+    line: int | None = Field(None, description="Of a body in YAML.")
     detail: str
     allowed: list[Any] | None = Field(None, description="What is possible instead, where told.")
 
@@ -1032,28 +1046,6 @@ class SessionQuery(PageQuery):
 
 class SessionState(BaseModel):
     """A conversation as it stands."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "session_id": "5f2c8a41d0b94e6f8a7c1d23",
-                    "channel": "whatsapp",
-                    "phone": "+59899123456",
-                    "name": "Juan",
-                    "language": "es",
-                    "status": "open",
-                    "owner": "human",
-                    "taken_by": None,
-                    "waiting_since": "2026-11-24T19:05:11.120Z",
-                    "on_busy": "coalesce",
-                    "version": 7,
-                    "created_at": "2026-11-24T19:01:40.004Z",
-                    "updated_at": "2026-11-24T19:05:11.120Z",
-                }
-            ]
-        }
-    )
 
     session_id: str
     channel: str

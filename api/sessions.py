@@ -156,7 +156,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @sessions.output(schemas.SessionState)
     @sessions.input(schemas.SessionChange)
-    @sessions.doc(summary="Change a conversation", security="operator", responses=WRITING)
+    @sessions.doc(summary="Change a conversation", responses=WRITING)
     def change(session_id: str, caller: Caller, json_data: schemas.SessionChange) -> Any:
         """Close it, or say what becomes of messages that come while another is answered."""
         with prompt(engine):
@@ -171,7 +171,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @sessions.output(schemas.SessionState)
     @sessions.input(schemas.TakeOver)
-    @sessions.doc(summary="Answer in the bot's place", security="operator", responses=WRITING)
+    @sessions.doc(summary="Answer in the bot's place", responses=WRITING)
     def take(session_id: str, caller: Caller, json_data: schemas.TakeOver) -> Any:
         """A person answers from here on: no reply of the bot takes effect after this, and what
         it has not begun to send is dropped. Repeatable by the same person."""
@@ -182,7 +182,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @sessions.output(schemas.SessionState)
     @sessions.input(schemas.PersonReply)
-    @sessions.doc(summary="Reply as a person", security="operator", responses=WRITING)
+    @sessions.doc(summary="Reply as a person", responses=WRITING)
     def answer(session_id: str, caller: Caller, json_data: schemas.PersonReply) -> Any:
         """Say something to the customer, by the conversation's channel; it must be taken.
 
@@ -198,7 +198,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @sessions.post("/api/sessions/<session_id>/give-back")
     @access.operator
     @sessions.output(schemas.SessionState)
-    @sessions.doc(summary="Let the bot answer again", security="operator", responses=OPERATING)
+    @sessions.doc(summary="Let the bot answer again", responses=OPERATING)
     def give_back(session_id: str, caller: Caller) -> Any:
         """The bot answers from the next message on. Repeatable."""
         with prompt(engine):

@@ -42,7 +42,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @tasks.input(schemas.Waiting, location="query")
     @tasks.doc(
         summary="Submit a task",
-        security="operator",
         responses={
             400: "The body or a header cannot be read.",
             401: "Credentials are missing or unknown.",
@@ -96,7 +95,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @tasks.input(schemas.TaskQuery, location="query")
     @tasks.doc(
         summary="List tasks",
-        security="operator",
         responses={
             401: "Credentials are missing or unknown.",
             403: "Only the operator may.",
@@ -141,7 +139,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @tasks.output(schemas.Task)
     @tasks.doc(
         summary="Cancel a task",
-        security="operator",
         responses=READING | {403: "Only the operator may.", 409: "It has already ended."},
     )
     def cancel(task_id: str, caller: Caller) -> Any:

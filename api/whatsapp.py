@@ -22,6 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api.chat import TASK_TYPE, MessageRequest
 from api.errors import ChatUnstaffed, Forbidden, Malformed
 from api.promptness import prompt
+from api.schemas import WebhookStored
 from orchestrator import logs
 from orchestrator.context import ordering_key
 from orchestrator.engine import Engine
@@ -38,9 +39,18 @@ from orchestrator.outbox import RECEIPTS
 
 CHANNEL = "whatsapp"
 MEDIA_TYPE = "process_media"
+SIGNATURE = "X-Hub-Signature-256"
 # Meta sends up to 3 MB.
 MAX_BODY_BYTES = 3 * 1024 * 1024
 MAX_TEXT_CHARS = 10_000
+CHALLENGE: dict[Any, Any] = {
+    200: {
+        "description": "The challenge.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    },
+    403: "The verify token is another.",
+    404: "WhatsApp is not set up here.",
+}
 Read = TypeVar("Read", bound=BaseModel)
 MEDIA = ("image", "video", "audio", "voice", "document", "sticker", "location", "contacts")
 
@@ -143,11 +153,7 @@ def routes(engine: Engine) -> APIBlueprint:
     @webhook.get("/api/whatsapp/webhook")
     @webhook.doc(
         summary="Set up WhatsApp's webhook",
-        responses={
-            200: "The challenge, as plain text.",
-            403: "The verify token is another.",
-            404: "WhatsApp is not set up here.",
-        },
+        responses=CHALLENGE,
     )
     def verify() -> Response:
         """Meta asks this once, when the webhook is set up."""
@@ -161,10 +167,10 @@ def routes(engine: Engine) -> APIBlueprint:
         return Response(request.args.get("hub.challenge", ""), content_type="text/plain")
 
     @webhook.post("/api/whatsapp/webhook")
+    @webhook.output(WebhookStored, description="Stored.")
     @webhook.doc(
         summary="Take WhatsApp's messages and statuses",
         responses={
-            200: "Stored.",
             400: "The body is not JSON.",
             403: "The signature is missing or wrong.",
             404: "WhatsApp is not set up here.",
@@ -180,7 +186,7 @@ def routes(engine: Engine) -> APIBlueprint:
         if len(raw) > MAX_BODY_BYTES:
             raise RequestEntityTooLarge()
         expected = "sha256=" + hmac.digest(key, raw, "sha256").hex()
-        shown = request.headers.get("X-Hub-Signature-256", "")
+        shown = request.headers.get(SIGNATURE, "")
         if not hmac.compare_digest(shown.encode(errors="replace"), expected.encode()):
             raise Forbidden("The signature is missing or wrong.")
         g.caller = CHANNEL

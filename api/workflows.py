@@ -57,7 +57,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @workflows.get("/api/workflows")
     @access.operator
     @workflows.output(schemas.Workflows)
-    @workflows.doc(summary="List workflows", security="operator", responses=OPERATING)
+    @workflows.doc(summary="List workflows", responses=OPERATING)
     def index(caller: Caller) -> Any:
         """Every workflow in its newest version."""
         with prompt(engine):
@@ -66,7 +66,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @workflows.put("/api/workflows/<workflow_id>")
     @access.operator
     @workflows.output(schemas.WorkflowSummary)
-    @workflows.doc(summary="Change a workflow", security="operator", responses=WRITING)
+    @workflows.doc(summary="Change a workflow", responses=WRITING)
     def put(workflow_id: str, caller: Caller) -> Any:
         """Keep a definition, in JSON or YAML, as the newest version; runs keep theirs.
 
@@ -87,7 +87,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @workflows.output(schemas.WorkflowInFull)
     @workflows.input(schemas.WorkflowQuery, location="query")
-    @workflows.doc(summary="Read a workflow", security="operator", responses=ONE)
+    @workflows.doc(summary="Read a workflow", responses=ONE)
     def read(workflow_id: str, caller: Caller, query_data: schemas.WorkflowQuery) -> Any:
         """A definition, and what versions of it there are."""
         with prompt(engine):
@@ -101,7 +101,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @workflows.get("/api/workflows/<workflow_id>/diagram")
     @access.operator
     @workflows.input(schemas.WorkflowQuery, location="query")
-    @workflows.doc(summary="Draw a workflow", security="operator", responses=ONE | DIAGRAM)
+    @workflows.doc(summary="Draw a workflow", responses=ONE | DIAGRAM)
     def diagram(workflow_id: str, caller: Caller, query_data: schemas.WorkflowQuery) -> Any:
         """The definition as Mermaid text; `/workflows` shows it drawn."""
         with prompt(engine):
@@ -112,7 +112,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @workflows.output(schemas.WorkflowRun, status_code=202, description="Started.")
     @workflows.input(schemas.WorkflowStart)
-    @workflows.doc(summary="Start a run", security="operator", responses=STARTING)
+    @workflows.doc(summary="Start a run", responses=STARTING)
     def start(workflow_id: str, caller: Caller, json_data: schemas.WorkflowStart) -> Any:
         """Start a run durably; an `Idempotency-Key` makes repetitions safe."""
         with prompt(engine):
@@ -130,7 +130,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @workflows.output(schemas.WorkflowRuns, description="A page; `Link` leads to the next.")
     @workflows.input(schemas.RunQuery, location="query")
-    @workflows.doc(summary="List runs", security="operator", responses=OPERATING)
+    @workflows.doc(summary="List runs", responses=OPERATING)
     def runs(caller: Caller, query_data: schemas.RunQuery) -> Any:
         """Runs, the newest first, a page at a time."""
         with prompt(engine), pages.positions():
@@ -155,7 +155,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @workflows.get("/api/workflows/runs/<run_id>")
     @access.operator
     @workflows.output(schemas.WorkflowRunInFull)
-    @workflows.doc(summary="Read a run", security="operator", responses=RUN)
+    @workflows.doc(summary="Read a run", responses=RUN)
     def run(run_id: str, caller: Caller) -> Any:
         """A run with the state, times, attempts and result of every step that it came to."""
         with prompt(engine):
@@ -163,7 +163,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
 
     @workflows.get("/api/workflows/runs/<run_id>/diagram")
     @access.operator
-    @workflows.doc(summary="Draw a run", security="operator", responses=RUN | DIAGRAM)
+    @workflows.doc(summary="Draw a run", responses=RUN | DIAGRAM)
     def run_diagram(run_id: str, caller: Caller) -> Any:
         """The run's definition as Mermaid text, each step in the colour of its state."""
         with prompt(engine):
@@ -177,7 +177,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         @workflows.post(f"/api/workflows/runs/<run_id>/{verb}", endpoint=f"{verb}_run")
         @access.operator
         @workflows.output(schemas.WorkflowRun)
-        @workflows.doc(summary=summary, description=told, security="operator", responses=CHANGING)
+        @workflows.doc(summary=summary, description=told, responses=CHANGING)
         def changed(run_id: str, caller: Caller) -> Any:
             with prompt(engine):
                 return _run(change(run_id))
