@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -154,6 +155,30 @@ class Catalogue:
 
     def topic(self, name: str) -> Topic | None:
         return self._topics.get(plain(name))
+
+    def price_per_m2(
+        self,
+        product: Product,
+        thickness_mm: int,
+        *,
+        colour: Colour,
+        finishes: Iterable[Finish] = (),
+        anchors: bool | None = None,
+        freight: bool | None = None,
+    ) -> Decimal:
+        """Base price × all factors, tax included, not rounded; one finish for each side that
+        has it, None for what is included by default."""
+        options = ((self.anchors, anchors), (self.freight, freight))
+        factors = [
+            self.thickness_factor(thickness_mm),
+            colour.factor,
+            1 + sum((each.added_per_side for each in finishes), Decimal(0)),
+            *(
+                option.factor(option.included_by_default if wanted is None else wanted)
+                for option, wanted in options
+            ),
+        ]
+        return prod(factors, start=product.base_price_per_m2)
 
     def thickness_factor(self, thickness_mm: int) -> Decimal:
         """The factor of a thickness that some product is made in; KeyError for others."""

@@ -8,7 +8,7 @@ an "o". What contradicts itself becomes an `Unclear`.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agents.conversation import lexicon as lx
 from agents.conversation.meaning import Field, Item, Unclear, Unknown
@@ -28,31 +28,49 @@ class Event:
 
     at: int
     end: int
-    kind: str  # product, thickness, size, colour, finish, anchors, freight, unclear, unknown
+    # product, thickness, size, colour, finish, anchors, freight, both, less, unclear, unknown
+    kind: str
     values: dict[str, Any] = field(default_factory=dict)
     unclear: Unclear | None = None
     unknown: Unknown | None = None
 
 
+class Assembled(NamedTuple):
+    """What a message says of things; see `Understanding` for the fields."""
+
+    items: tuple[Item, ...]
+    unclear: tuple[Unclear, ...]
+    unknown: tuple[Unknown, ...]
+    both_ways: tuple[str, ...]
+
+
 def assemble(
-    passage: Passage, events: Sequence[Event]
-) -> tuple[tuple[Item, ...], tuple[Unclear, ...], tuple[Unknown, ...]]:
-    """The items of a message, with what is unclear or unknown of them."""
-    return _Assembly(passage, events).items()
+    passage: Passage, events: Sequence[Event], under_way: str | None = None
+) -> "Assembled":
+    """The items of a message, with what is unclear or unknown of them. `under_way` is the
+    product that the conversation is about: what comes before another's name is of that."""
+    return _Assembly(passage, events, under_way).assembled()
 
 
 class _Assembly:
     """Puts what was said together: which product the measures belong to."""
 
-    def __init__(self, passage: Passage, events: Sequence[Event]) -> None:
+    def __init__(
+        self, passage: Passage, events: Sequence[Event], under_way: str | None = None
+    ) -> None:
         self.passage = passage
         self.events = events
+        self.under_way = under_way
         self.groups: list[dict[str, Any]] = []
+        self.both_ways: set[str] = set()
         self.unclear: list[Unclear] = []
         self.unknown: list[Unknown] = []
 
-    def items(self) -> tuple[tuple[Item, ...], tuple[Unclear, ...], tuple[Unknown, ...]]:
+    def assembled(self) -> Assembled:
         events = sorted(self.events, key=lambda event: (event.at, event.end))
+        self.of_both = any(event.kind == "both" for event in events)
+        events = [event for event in events if event.kind != "both"]
+        events = _sizes_after_products(events)
         for index, event in enumerate(events):
             self._add(event, events[index + 1] if index + 1 < len(events) else None)
             if len(self.groups) > MAX_ITEMS or len(self.unclear) > MAX_ITEMS:
@@ -72,7 +90,7 @@ class _Assembly:
         unknown = tuple(
             replace(each, item=places[each.item]) for each in self.unknown if each.item in places
         )
-        return tuple(items), unclear, unknown
+        return Assembled(tuple(items), unclear, unknown, tuple(sorted(self.both_ways)))
 
     def _add(self, event: Event, following: Event | None) -> None:
         if not self.groups:
@@ -105,6 +123,8 @@ class _Assembly:
         elif event.kind == "colour":
             if not self._colour(event, group):
                 return
+        elif event.kind in ("anchors", "freight") and self._both_ways(event, group):
+            return
         else:
             group.update(event.values)
         if event.unknown is not None:
@@ -196,7 +216,8 @@ class _Assembly:
     def _repeats(self, event: Event, group: dict[str, Any]) -> bool:
         """Said again, or said otherwise: "10x5, o sea 50 m2"; but "4x3 y 4x3" are two."""
         between = self.passage.keys[group["_end"].get(event.kind, event.at) : event.at]
-        if event.kind == "size" and between and _ANOTHER.issuperset(between):
+        restated = between == ["("] and "area_m2" in event.values  # "10x5 (50 m2)"
+        if event.kind == "size" and between and _ANOTHER.issuperset(between) and not restated:
             return False
         if all(group.get(name) == value for name, value in event.values.items()):
             return True
@@ -286,6 +307,16 @@ class _Assembly:
             for at in gap
         ) and len(gap) >= 1  # fmt: skip
 
+    def _both_ways(self, event: Event, group: dict[str, Any]) -> bool:
+        """ "con y sin flete": then it is as the catalogue has it, until one is chosen."""
+        kind = event.kind
+        end = group["_end"].get(kind, event.at)
+        if group.get(kind) in (None, event.values[kind]) or self._corrects(end, event):
+            return False
+        group.pop(kind)
+        self.both_ways.add(kind)
+        return True
+
     def _colour(self, event: Event, group: dict[str, Any]) -> bool:
         """Take a colour; False where two are named and neither corrects the other."""
         colour = event.values["colour"]
@@ -307,11 +338,12 @@ class _Assembly:
         for index in range(1, len(groups)):
             self._inherit(groups[index], groups[index - 1], index)
         for index in range(len(groups) - 2, -1, -1):
-            if "product" not in groups[index] and "product" in groups[index + 1]:
+            after = groups[index + 1].get("product")
+            if "product" not in groups[index] and after and self.under_way in (None, after):
                 self._inherit(groups[index], groups[index + 1], index)
         for index in range(len(groups) - 2, -1, -1):
             here, after = groups[index], groups[index + 1]
-            both = bool(self.passage.said & (lx.ALL_KEYS | lx.EACH_KEYS))
+            both = self.of_both or bool(self.passage.said & (lx.ALL_KEYS | lx.EACH_KEYS))
             # "de 100 y de 150 para 10x5": one size for both thicknesses
             if (
                 not _has_size(here)
@@ -397,6 +429,27 @@ class _Assembly:
             and self.passage.key(end) in ("de", "of")
             and self.passage.is_unknown_word(end + 1)
         )
+
+
+def _sizes_after_products(events: list[Event]) -> list[Event]:
+    """ "techo (6x4) isodec 100 y pared (30m2) lana de roca 50": where sizes and products take
+    turns, the size first and a product last, each size is the next product's. They are given
+    in the order that `_add` expects, the product first."""
+    kinds = [event.kind for event in events if event.kind in ("product", "size")]
+    pairs = len(kinds) // 2
+    if pairs < 2 or kinds != ["size", "product"] * pairs:
+        return events
+    ordered: list[Event] = []
+    held: Event | None = None
+    for event in events:
+        if event.kind == "size":
+            held = event
+        elif event.kind == "product" and held is not None:
+            ordered += [event, replace(held, at=event.end, end=event.end)]
+            held = None
+        else:
+            ordered.append(event)
+    return ordered
 
 
 def _forget_size(group: dict[str, Any]) -> None:

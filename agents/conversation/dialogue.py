@@ -445,6 +445,38 @@ class _Turning:
 
     def _take_items(self) -> None:
         self._remove()
+        self._remove_it()
+        self._take_said_items()
+        self._take_superlative()
+
+    def _remove_it(self) -> None:
+        """ "no, sacalos": the finishes, where one thing has them; otherwise it has to be said."""
+        if not self.said.wants("remove_it") or not self.state.items:
+            return
+        having = [at for at, item in enumerate(self.state.items) if item.finishes]
+        if len(having) == 1:
+            items = list(self.state.items)
+            items[having[0]] = replace(items[having[0]], finishes=None)
+            self._set_items(items)
+        elif self.state.open_fields:
+            left = tuple(each for each in self.state.open_fields if each[1] != "terminaciones")
+            self.state = replace(self.state, open_fields=left)
+            if self.state.options_field == "terminaciones":
+                self.state = replace(self.state, options=(), options_field="")
+        else:
+            self.notes.append(self._say("change_what"))
+
+    def _take_superlative(self) -> None:
+        """ "el más grueso" answers the question for the thickness."""
+        if not self.said.wants("thickest", "thinnest"):
+            return
+        for place, item in enumerate(self.state.items):
+            product = self.catalogue.product(item.product) if item.product else None
+            if product is not None and "espesor" in self._missing(place):
+                pick = max if self.said.wants("thickest") else min
+                self._change(place, Item(thickness_mm=Decimal(pick(product.thicknesses_mm))))
+
+    def _take_said_items(self) -> None:
         said, state = self.said, self.state
         if not said.items:
             return
@@ -746,6 +778,8 @@ class _Turning:
         # "which is better for noise?" is answered by what is known of noise
         # and "aislar del ruido" asks for noise
         general = {"compare"} if len(said.topics) > 1 else set()
+        if set(said.topics) == {"thicknesses", "compare"} and products:
+            general = {"thicknesses"}  # which of them is better
         if {"sound", "fire", "water"} & set(said.topics):
             general.add("insulation")
         topics = [each for each in said.topics if each not in general]
@@ -757,6 +791,9 @@ class _Turning:
                 self._say("freight_included" if included else "freight_not_included")
             )
             self.answers.append(self._say("delivery_time"))
+        for option in said.both_ways:
+            included = getattr(self.catalogue, option).included_by_default
+            self.answers.append(self._say(f"{option}_{'included' if included else 'not_included'}"))
         if said.wants("payment"):
             self.answers.append(self._say("payment"))
         if said.wants("cheapest") and self.state.quoted is None:
@@ -788,7 +825,7 @@ class _Turning:
             names = [each.name.in_language(language) for each in self.catalogue.finishes]
             return [self._say("finishes", finishes=one_of(language, names))]
         if topic == "price_factors":
-            return [self._say("price_factors")]
+            return self._prices_per_m2(products) or [self._say("price_factors")]
         if topic in ("place", "hours", "warranty", "work"):
             return [self._say("ask_a_person")]
         if topic == "tax":
@@ -819,6 +856,52 @@ class _Turning:
                 name = product.name.in_language(language)
                 answers.append(self._say("fact_unknown", product=name))
         return answers
+
+    def _prices_per_m2(self, products: list[Product]) -> list[str]:
+        """Of each product that is asked about, by thickness, or of the one that is wanted."""
+        item = self._item_in_focus()
+        told = []
+        for product in products:
+            own = item is not None and item.product == product.id
+            colour = self.catalogue.colour(item.colour or "") if own and item else None
+            colour = colour or self.catalogue.default_colour
+            thicknesses = self._thicknesses_asked(product, item if own else None)
+            prices = [
+                self._say(
+                    "price_of_thickness",
+                    thickness=thickness,
+                    price=money(
+                        self.language,
+                        self.catalogue.price_per_m2(
+                            product,
+                            thickness,
+                            colour=colour,
+                            anchors=item.anchors if own and item else None,
+                            freight=item.freight if own and item else None,
+                        ),
+                        self.catalogue.currency,
+                    ),
+                )
+                for thickness in thicknesses
+            ]
+            told.append(
+                self._say(
+                    "prices_per_m2",
+                    product=product.name.in_language(self.language),
+                    colour=colour.name.in_language(self.language),
+                    prices="; ".join(prices),
+                )
+            )
+        return told
+
+    def _thicknesses_asked(self, product: Product, item: Item | None) -> tuple[int, ...]:
+        asked = {*self.said.about_thicknesses_mm, *((item.thickness_mm,) if item else ())}
+        made = tuple(each for each in product.thicknesses_mm if each in asked)
+        return made or product.thicknesses_mm
+
+    def _item_in_focus(self) -> Item | None:
+        items = self.state.items
+        return items[min(self.state.focus, len(items) - 1)] if items else None
 
     def _comparison(self, products: list[Product]) -> list[str]:
         language = self.language
@@ -922,7 +1005,10 @@ class _Turning:
             self.answers.append(self._say("no_quote_yet"))
         if said.wants("thanks") and not collecting:
             return self._end(self._say("welcome"), "general")
-        if said.topics or said.wants("delivery", "payment", "price_objection", "quote_status"):
+        if said.wants("buying") and (state.quoted is None or collecting):
+            self.answers.append(self._say("how_to_buy"))
+        about_buying = ("delivery", "payment", "price_objection", "quote_status", "buying")
+        if said.topics or said.wants(*about_buying):
             self.state = replace(self.state, lost=0)
             tipo: Tipo = "informacion" if said.topics else "pregunta"
             return self._go_on(tipo) if collecting else self._offer_a_quote(tipo)
@@ -947,6 +1033,9 @@ class _Turning:
         confirmed = "confirmar" in self.before.asked and said.wants("affirm")
         if said.sure_of("acceptance") or confirmed:
             return self._accepted(quoted)
+        if said.wants("buying") and quoted.standing == "sent":
+            turn = self._end(self._say("confirm_quote", code=quoted.code), "seguimiento")
+            return replace(turn, state=replace(turn.state, asked=("confirmar",)))
         if said.wants("price_objection"):
             turn = self._end_with_buttons(
                 ["button_no_freight", "button_no_anchors", "button_person"]

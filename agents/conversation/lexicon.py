@@ -142,9 +142,15 @@ UNITS_BY_KEY: Final = {key_of(word): unit for word, unit in UNITS.items()}
 SQUARE_KEYS: Final = keys("cuadrado cuadrados cuadrada cuadradas cuad cuadr cuadraditos quadrados")
 SQUARE_BEFORE_KEYS: Final = keys("square sq")
 LINEAR_KEYS: Final = keys("lineal lineales corridos linear")
+HEIGHT_KEYS: Final = keys("alto alta altura high height tall")
+COUNT_LABEL_KEYS: Final = keys("cantidad cantidades quantity qty")
 _LENGTH_KEYS: Final = keys("largo larga longitud long length profundidad fondo deep depth")
-_WIDTH_KEYS: Final = keys("ancho ancha anchura frente wide width alto altura high height tall")
-SIDES: Final = dict.fromkeys(_LENGTH_KEYS, "length") | dict.fromkeys(_WIDTH_KEYS, "width")
+_WIDTH_KEYS: Final = keys("ancho ancha anchura frente wide width")
+SIDES: Final = (
+    dict.fromkeys(_LENGTH_KEYS, "length")
+    | dict.fromkeys(_WIDTH_KEYS, "width")
+    | dict.fromkeys(HEIGHT_KEYS, "height")
+)
 THICKNESS_KEYS: Final = keys("espesor espesores grosor grueso gruesa thick thickness")
 AREA_KEYS: Final = keys("area superficie metraje")
 PIECE_KEYS: Final = keys(
@@ -163,7 +169,8 @@ SLOPE_KEYS: Final = keys("aguas faldones")
 EACH_KEYS: Final = keys("cada each apiece")
 ALL_KEYS: Final = keys("todo todos todas ambos ambas both all")
 SIDE_KEYS: Final = keys(
-    "lateral lado lados borde bordes costado costados cara caras side sides edge edges"
+    "lateral lado lados borde bordes costado costados cara caras puntas extremos largos "
+    "anchos cortos side sides edge edges"
 )
 NAMED_SIDES: Final = {
     key_of(word): side
@@ -178,7 +185,9 @@ NAMED_SIDES: Final = {
     for word in words.split()
 }
 LATERALS_KEYS: Final = keys("laterales")  # two of them, when no number is given
-WHOLE_PERIMETER_KEYS: Final = keys("perimetro contorno perimetral perimeter vuelta around")
+WHOLE_PERIMETER_KEYS: Final = keys(
+    "perimetro contorno perimetral perimeter vuelta around alrededor"
+)
 SUBSTRATE_KEYS: Final = keys(
     "techo techos losa losas pared paredes piso pisos muro muros planchada estructura viga vigas "
     "columna columnas bloque bloques sobre roof slab floor wall"
@@ -218,7 +227,13 @@ JOIN_KEYS: Final = frozenset(
 # They stand between a "no" and what it denies: "no necesito que me lo lleven".
 LINKING_KEYS: Final = keys("que me te se lo la los las le les nos hace falta yo nosotros")
 RANGE_KEYS: Final = keys("entre between")
-LESS_KEYS: Final = keys("menos restando descontando minus less restarle sacando")
+LESS_KEYS: Final = keys(
+    "menos restando descontando minus less restarle sacando falta faltan descontale descontar"
+)
+OPENING_KEYS: Final = keys(
+    "hueco huecos abertura aberturas agujero agujeros ventana ventanas puerta puertas claraboya "
+    "claraboyas opening openings hole window windows door doors skylight"
+)
 TOTAL_KEYS: Final = keys("total totales sea serian serían igual equals son")
 ARTICLE_KEYS: Final = _words("el la los las del al the un una mi su")
 OF_KEYS: Final = frozenset({"de", "en", "of", "in", "del", "para", "for", "e"})
@@ -270,6 +285,7 @@ OTHER_PRODUCTS: Final = (
     "steel frame", "zinc", "xps", "pur", "pir", "corcho", "celulosa", "madera", "osb", "tejas",
     "ladrillos", "cemento", "bloques",
 )  # fmt: skip
+ROOF_KEYS: Final = keys("techo techos techar cielorraso cielorrasos losa losas roof roofs ceiling")
 # Nouns that a product's name may begin with but that tell no product apart.
 GENERIC_PRODUCT_KEYS: Final = keys(
     "panel paneles plancha planchas placa placas board boards panels color visto mineral deck "
@@ -405,6 +421,11 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "i'll buy", "we'll take it", "i will take it", "book it", "order it", "place the order",
         "accepted", "accept", "we accept", "i confirm", "confirmed", "let's go", "lets go",
         "sounds good let's", "quiero pagarlo", "lo pago",
+        "comprado", "vendido", "mandale", "voy con", "vamos con", "hacemos ese", "hacemos esa",
+        "encarguemos", "quiero encargarlo", "haceme el pedido", "armame el pedido", "lo reservo",
+        "la reservo", "quiero reservar*", "lo encargo", "la encargo", "quiero comprarla",
+        "procedamos", "procedan", "sigo adelante", "sigamos adelante", "sold", "i want to order",
+        "let's proceed", "proceed", "i'd like to order", "i'll order", "i'd like to proceed",
     ),
     "rejection": (
         "no por ahora", "por el momento no", "compre en otro", "ya consegui", "ya lo consegui",
@@ -415,7 +436,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "por ahora no", "lo descarto", "no voy a comprar", "no lo voy a comprar",
         "no me convence", "no acepto", "rechazo", "la rechazo", "lo rechazo", "ya lo compre",
         "ya compramos", "compre en otro lado", "consegui en otro lado", "lo consegui",
-        "me arrepenti", "dejalo", "dejala", "olvidate", "olvidalo", "olvidala", "anulalo",
+        "me arrepenti", "dejalo", "dejala", "dejalo ahi", "dejala ahi",
+        "dejemoslo ahi", "olvidate", "olvidalo", "olvidala", "anulalo",
         "anulala", "lo cancelo", "la cancelo", "cancelala", "cancelo", "no va mas", "no va a ser",
         "forget it", "i'll pass", "i decline", "no longer", "i don't want it", "dont want it",
         "no need", "decline", "no lo necesito", "no la necesito", "al final no", "no quiero nada",
@@ -431,6 +453,35 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "i mean", "i meant", "actually", "rather", "change", "make it", "instead", "correction",
         "pasalo", "quiero cambiar", "algo distinto", "y si fuera", "y si es", "y si lo",
         "y si en vez",
+    ),
+    "remove_it": (
+        "sacalo", "sacala", "sacalos", "sacalas", "sacaselo", "sacaselos", "sacasela",
+        "sacaselas", "quitalo", "quitala", "quitalos", "quitalas", "quitaselo", "quitaselos",
+        "eliminalo", "eliminalos", "no los pongas", "no lo pongas", "no las pongas",
+        "no se los pongas", "no se lo pongas", "remove it", "remove them", "take it off",
+        "take them off", "leave it out", "leave them out",
+    ),
+    "thickest": (
+        "el mas grueso", "la mas gruesa", "los mas gruesos", "lo mas grueso", "el mayor espesor",
+        "the thickest", "el de mas espesor", "el de mayor espesor", "espesor maximo",
+        "el maximo espesor",
+    ),
+    "thinnest": (
+        "el mas fino", "el mas finito", "la mas fina", "la mas finita", "el mas delgado",
+        "la mas delgada", "el menor espesor", "the thinnest", "el de menos espesor",
+        "el de menor espesor", "espesor minimo", "el minimo espesor",
+    ),
+    "buying": (
+        "como hago para comprar*", "como hago para encargar*", "como compro", "como lo compro",
+        "como la compro", "como se compra", "como sigo", "como seguimos", "como sigue",
+        "como hacemos", "como avanzo", "como avanzamos", "como cierro", "como cerramos",
+        "como encargo", "como lo encargo", "como reservo", "como lo reservo", "que tengo que hacer",
+        "como procedo", "como procedemos", "donde ~ transfier*", "donde ~ deposit*", "donde pago",
+        "donde ~ pago", "a que cuenta", "cbu", "numero de cuenta", "datos para transferir",
+        "datos de la cuenta", "datos bancarios", "how do i order", "how do i buy",
+        "how can i order", "how can i buy", "how to order", "how to buy", "next step*",
+        "what's next", "y ahora que hago", "cual es el siguiente paso", "proximo paso",
+        "como es para comprar*", "como seria para comprar*", "how do we proceed",
     ),
     "human": (
         "hablar con ~ persona", "hablar con ~ alguien", "hablar con ~ asesor",
@@ -598,7 +649,13 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "ask_price_factors": (
         "precio del m2", "precio por m2", "precio x m2", "cuanto ~ el m2", "cuanto ~ el metro",
-        "precio del metro", "precio por metro", "lista de precios", "price per m2",
+        "precio del metro", "precio por metro", "precio x metro", "precio el m2",
+        "valor del m2", "valor del metro", "valor por m2", "valor x m2", "costo del m2",
+        "costo por m2", "costo x m2", "cuanto m2", "a cuanto ~ m2", "a cuanto ~ metro",
+        "a como ~ m2", "a como ~ metro", "que precio tiene el m2", "que precio tiene el metro",
+        "cuanto sale x m2", "cuanto sale por m2", "cuanto sale por metro", "cost per m2",
+        "price of a square", "how much is a square", "how much per", "lista de precios",
+        "price per m2",
         "price per square", "per square meter", "per m2", "precios",
     ),
     "ask_place": (
@@ -722,6 +779,13 @@ MINE_KEYS: Final = keys("mio mios propio propios cuenta")
 OWN_KEYS: Final = keys("tengo tenemos consigo consigue compro pongo ponemos aparte own")
 FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")
 PICK_UP_CUES: Final = (
+    "retiro en", "retiro de", "lo retiramos", "los retiramos", "retirando yo", "retirandolo",
+    "paso ~ buscar*", "paso ~ retirar*", "paso ~ levantar*", "pasamos ~ buscar*",
+    "pasamos ~ retirar*", "pasamos ~ levantar*", "voy ~ retirar*", "voy ~ levantar*",
+    "voy ~ buscarlo", "voy ~ buscarlos", "voy ~ buscarla", "voy ~ buscarlas",
+    "vamos ~ retirar*", "vamos ~ levantar*", "lo busca", "los busca", "lo retira", "los retira",
+    "lo levanta", "los levanta", "mando a buscar*", "mando a levantar*", "lo vengo a buscar",
+    "lo voy a retirar", "lo voy a levantar",
     "lo retiro", "los retiro", "la retiro", "las retiro", "retiro yo", "yo retiro",
     "retiro en planta", "retiro en local", "retiramos", "paso a buscar*", "paso a retirar*",
     "lo paso a buscar", "los paso a buscar", "voy a buscar*", "lo busco yo", "los busco yo",

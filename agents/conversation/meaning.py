@@ -124,6 +124,7 @@ class Understanding:
     `about_thicknesses_mm` what that is asked of. `choice` is which of the hint's options
     the message chose. `added`: the items come on top of those before; `removed`: products
     that are no longer wanted. `of_all`: it is said of all the items ("todo en gris").
+    `both_ways`: "anchors" or "freight", asked for with and without.
     """
 
     language: Language
@@ -140,6 +141,7 @@ class Understanding:
     added: bool = False
     removed: tuple[str, ...] = ()
     of_all: bool = False
+    both_ways: tuple[str, ...] = ()
 
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""

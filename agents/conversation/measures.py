@@ -71,6 +71,9 @@ def sides_m(chain: Sequence[Measure]) -> list[tuple[Decimal, Decimal]]:
     firsts, seconds = _readings(first, default), _readings(second, default)
     options = [(a, b) for a in firsts for b in seconds]
     a, b = first.value, second.value
+    if not units and a is not None and b is not None and min(a, b) > _PLAUSIBLE_SIDE_M:
+        # 2500x1200 is no roof of 2.5 km: mm, or cm?
+        return [(tidy(a / 1000), tidy(b / 1000)), (tidy(a / 100), tidy(b / 100))]
     large = a is not None and b is not None and 100 <= min(a, b) <= max(a, b) <= _PLAUSIBLE_SIDE_M
     if large and not units and a is not None and b is not None:
         options.append((tidy(a / 100), tidy(b / 100)))  # 200x100, in cm?

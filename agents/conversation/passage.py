@@ -127,6 +127,7 @@ class Passage:
         spans: list[tuple[int, int, str]] = []
         for at in range(len(self.tokens)):
             spans += ((at, end, intent) for intent, end in _CUES.all_at(self.keys, at))
+        self.laughed = 0  # words that say nothing
         self.answered_to = 0  # a message opens with answers and greetings up to here
         spans.sort(key=lambda span: (span[0], -span[1]))
         furthest: tuple[int, int] = (-1, -1)
@@ -146,9 +147,12 @@ class Passage:
             return self.words_said <= 2 and (opens or self.tokens[start - 1].kind == "mark")
         if intent == "laughter":
             self.answered_to = end
+            self.laughed += end - start
             return False
         if intent in ("affirm", "deny"):
             return self._opens(start, end)
+        if intent in ("thickest", "thinnest"):
+            return not self.is_question(self.sentence[start])
         if intent == "stop" and self.keys[end - 1] in ("mas", "more"):
             return self.key(end) not in ("de", "#", "than")  # "no me manden más de 10 paneles"
         if intent in ("greeting", "thanks") and start - self.answered_to <= 1:
@@ -162,6 +166,8 @@ class Passage:
         for at in range(start - 1, first - 1, -1):
             if self.tokens[at].text in _CLAUSE_ENDS:
                 break
+            if self.tokens[at].kind == "mark":
+                continue  # an emoji
             if start - at > _CLAUSE_WORDS or self.keys[at] not in _BEFORE_A_DECISION:
                 return False
             if self.tokens[at].word == "si" and not (

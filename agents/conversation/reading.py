@@ -33,7 +33,11 @@ _TOKEN = re.compile(
     r"|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)"
     r"|(?P<mark>[^\w\s]|_|\n)"
 )
-_VULGAR_FRACTIONS: Final = str.maketrans({"½": " 1/2", "¼": " 1/4", "¾": " 3/4"})
+_UNITS_GLUED: Final = frozenset({"u", "un", "ud", "uds", "unid"})  # "10u"
+_UNITS_APART: Final = frozenset({"ud", "uds"})
+_SIGNS: Final = str.maketrans(
+    {"½": " 1/2", "¼": " 1/4", "¾": " 3/4"} | dict.fromkeys("👍👌✅🤝✔", " ok ") | {"👎": " no "}
+)
 _FRACTIONS: Final = {
     ("1", "2"): Decimal("0.5"),
     ("1", "4"): Decimal("0.25"),
@@ -77,7 +81,7 @@ def _clean(text: str) -> str:
     if "<" in text:
         text = _TAG.sub(" ", text)
     if not text.isascii():
-        text = _INVISIBLE.sub("", text).translate(_VULGAR_FRACTIONS)
+        text = _INVISIBLE.sub("", text).translate(_SIGNS)
         text = unicodedata.normalize("NFKC", text)[: 2 * MAX_TEXT_CHARS]
     return _CONTROL.sub(" ", text)
 
@@ -96,8 +100,10 @@ def _split(text: str) -> list[Token]:
         elif found.lastgroup == "mark":
             tokens.append(Token("mark", raw, word=raw, key=raw, glued=glued))
         else:
-            after_number = glued and bool(tokens) and tokens[-1].kind == "number"
-            for position, part in enumerate(_parts(raw, after_number)):
+            after_number = bool(tokens) and tokens[-1].kind == "number"
+            if after_number and raw.lower() in (_UNITS_GLUED if glued else _UNITS_APART):
+                raw = "unidades"
+            for position, part in enumerate(_parts(raw, after_number and glued)):
                 # "mx" after a number is two words: metres, times
                 tokens.append(_word(part, glued or position > 0))
     return tokens
@@ -176,7 +182,7 @@ def _join_words(tokens: Sequence[Token]) -> list[Token]:
             if after.text == "/" and token.word in ("s", "c"):
                 each = at + 2 < len(tokens) and tokens[at + 2].word == "u"
                 word = "cada" if each else "sin" if token.word == "s" else "con"
-                joined.append(token._replace(word=word, key=word))
+                joined.append(token._replace(word=word, key=lexicon.key_of(word)))
                 at += 3 if each else 2
                 continue
             if after.text == "." and unit is not None and _goes_on(tokens, at + 2):
@@ -217,8 +223,32 @@ def _join_numbers(tokens: Sequence[Token]) -> list[Token]:
         at += size
         token, size = _with_hundredths(token, tokens, at)
         at += size
+        token, size = _spoken_hundredths(token, tokens, at, joined)
+        at += size
         joined.append(token)
     return joined
+
+
+def _spoken_hundredths(
+    token: Token, tokens: Sequence[Token], at: int, before: Sequence[Token]
+) -> tuple[Token, int]:
+    """ "siete cincuenta por tres veinte": 7.50 by 3.20, as prices are said too."""
+    if not token.spelled or token.value is None or not token.value < 10:
+        return token, 0
+    part, size = _below_hundred(tokens, at)
+    if part is None or part < 10 or part % 5 or token.value != int(token.value):
+        return token, 0
+    second = (
+        len(before) >= 2
+        and before[-1].key in lexicon.TIMES_KEYS
+        and before[-2].spelled
+        and before[-2].value is not None
+        and before[-2].value != int(before[-2].value)
+    )
+    if not second and _key(tokens, at + size) not in lexicon.TIMES_KEYS:
+        return token, 0
+    text = " ".join([token.text, *(piece.text for piece in tokens[at : at + size])])
+    return token._replace(values=(token.value + Decimal(part) / 100,), text=text), size
 
 
 def _dozens(tokens: Sequence[Token], at: int) -> tuple[Token | None, int]:

@@ -21,7 +21,7 @@ import phonenumbers
 from agents.catalogue import Catalogue, Language
 from agents.conversation import lexicon as lx
 from agents.conversation.assembly import CORE, Event, assemble, size_of, sized_item
-from agents.conversation.lexicon import key_of
+from agents.conversation.lexicon import key_of, keys
 from agents.conversation.meaning import Hint, Intent, Item, Unclear, Understanding, Unknown
 from agents.conversation.measures import (
     Measure,
@@ -57,6 +57,8 @@ _ASKS_ANYWHERE: Final = frozenset(
         "description", "compare", "products", "price_factors", "thicknesses", "colours",
     )
 )  # fmt: skip
+_INCH_TOLERANCE: Final = Decimal("0.03")
+_HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
 
 
@@ -98,7 +100,7 @@ class _Reading(Passage):
         self._metres_alone()
         self._numbers_left_over()
         about, about_thicknesses = self._set_questions_apart()
-        items, unclear, unknown = assemble(self, self.events)
+        items, unclear, unknown, both_ways = assemble(self, self.events, self.hint.product)
         choice = self._choice(items)
         if choice is not None:
             unclear = tuple(each for each in unclear if each.options)
@@ -117,6 +119,7 @@ class _Reading(Passage):
             added=self._added(),
             removed=tuple(self.removed),
             of_all=self._of_all(),
+            both_ways=both_ways,
         )
         return replace(understanding, intents=self._intents(understanding))
 
@@ -517,7 +520,11 @@ class _Reading(Passage):
             measure.unit = "in"
             measure.end += 1
         elif after in ("'", "’"):
-            measure.unit = "ft"
+            twice = self.key(measure.end + 1) == after
+            measure.unit = "in" if twice else "ft"
+            measure.end += 2 if twice else 1
+        elif after in ('"', "”", "″") and self.keys.count(after) == 1:  # else it quotes
+            measure.unit = "in"
             measure.end += 1
 
     def _read_after_metres(self, measure: Measure) -> None:
@@ -672,6 +679,13 @@ class _Reading(Passage):
             self._unclear(start, end, Unclear("dimensiones"))
             return
         options = sides_m(chain)
+        if thickness is None and self._may_begin_with_thickness(chain):
+            metres = in_metres(chain[1], default="m")
+            self._unclear(start, end, Unclear("dimensiones", (
+                Item(length_m=options[0][0], width_m=options[0][1]),
+                Item(thickness_mm=chain[0].value, length_m=metres[-1]),
+            )))  # fmt: skip
+            return
         items = [
             Item(length_m=length, width_m=width, quantity=quantity) for length, width in options
         ]
@@ -679,7 +693,7 @@ class _Reading(Passage):
             self._unclear(start, end, Unclear("dimensiones", tuple(items)))
         else:
             first, second = options[0]
-            if chain[0].side == "width" and chain[1].side != "width":
+            if chain[0].side in ("width", "height") and chain[1].side not in ("width", "height"):
                 first, second = second, first
             self._event(start, end, "size", size_of(first, second, quantity))
         if thickness is not None:
@@ -688,8 +702,13 @@ class _Reading(Passage):
     def _is_taken_off(self, start: int) -> bool:
         """ "menos una ventana de 2x1": the customer knows what is left, we do not."""
         for at in range(start - 1, max(start - 6, -1), -1):
-            if not self.same_sentence(at, start) or self.used[at] or self.key(at) == "#":
+            opening = self.key(at + 1) in lx.OPENING_KEYS  # "menos 2 ventanas de 1x1"
+            if not self.same_sentence(at, start) or (
+                (self.used[at] or self.key(at) == "#") and not opening
+            ):
                 return False
+            if opening and self.key(at) in lx.ONE_KEYS | {"#"} and self.key(at - 1) in _HAS:
+                return True
             if self.key(at) in lx.LESS_KEYS:
                 return self.key(at - 1) not in lx.OR_KEYS  # "más o menos 10x5"
         return False
@@ -710,6 +729,21 @@ class _Reading(Passage):
             return all(each.unit not in ("mm", "cm") for each in chain[1:])
         return len(chain) == 3 and first.unit is None and self._after_product(first)
 
+    def _may_begin_with_thickness(self, chain: list[Measure]) -> bool:
+        """ "isodec 100 x 6": 100 m by 6, or 100 mm and 6 m long? Where no other thickness is
+        said, both are possible."""
+        first = chain[0]
+        if first.unit is not None or first.value is None or not self._made(first.value):
+            return False
+        if not self._after_product(first):
+            return False
+        return not any(
+            other not in chain
+            and (other.unit in ("mm", "cm") or other.side == "thickness"
+                 or (other.unit is None and other.value is not None and self._made(other.value)))
+            for other in self.measures
+        )  # fmt: skip
+
     def _third_as_thickness(self, chain: list[Measure]) -> Decimal | None:
         """ "10x5x100mm", "10 x 5 x 0,10": the third is a thickness where it can be nothing else."""
         first, second, third = chain
@@ -727,6 +761,7 @@ class _Reading(Passage):
 
     def _sides_said_apart(self) -> None:
         """ "10 de largo y 5 de ancho", "ancho 5, largo: 10"."""
+        self._heights()
         for measure in self.measures:
             if self.used[measure.start] or measure.side not in ("length", "width"):
                 continue
@@ -737,6 +772,26 @@ class _Reading(Passage):
                 self._event(measure.start, measure.end, kind, {name: meters[0]})
             else:
                 self._unclear(measure.start, measure.end, Unclear("dimensiones"))
+
+    def _heights(self) -> None:
+        """A wall's height is one of its sides; beside both others it is the third of a room,
+        of which a roof has none, and what else is meant has to be asked."""
+        free = [each for each in self.measures if not self.used[each.start]]
+        heights = [each for each in free if each.side == "height"]
+        widths = [each for each in free if each.side == "width"]
+        lengths = [each for each in free if each.side == "length"]
+        in_full = bool(widths and lengths) or any(
+            event.kind == "size" and len(event.values) >= 2 for event in self.events
+        )
+        for height in heights:
+            if not in_full:
+                height.side = "width"
+                if widths and not lengths:
+                    widths[0].side = "length"
+            elif self.said & lx.ROOF_KEYS:
+                self._take(height.start, height.end)
+            else:
+                self._event(height.start, height.end, "less", unclear=Unclear("dimensiones"))
 
     def _areas(self) -> None:
         for at, measure in enumerate(self.measures):
@@ -798,7 +853,11 @@ class _Reading(Passage):
                 self._labelled_thickness(measure, value)
             elif measure.unit in ("mm", "cm", "in") and measure.side is None:
                 thickness = in_mm(value, measure.unit)
-                if thickness <= 500:
+                near = self._nearly_made(thickness) if measure.unit == "in" else None
+                if near is not None:
+                    option = Item(thickness_mm=near)
+                    self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
+                elif thickness <= 500:
                     self._event(
                         measure.start, measure.end, "thickness", {"thickness_mm": thickness}
                     )
@@ -807,6 +866,11 @@ class _Reading(Passage):
             elif measure.unit == "m" and measure.side is None and self._made(value * 1000):
                 thickness = tidy(value * 1000)  # "de 0,10 m"
                 self._event(measure.start, measure.end, "thickness", {"thickness_mm": thickness})
+
+    def _nearly_made(self, thickness: Decimal) -> Decimal | None:
+        """ "4 pulgadas" is what is sold as 100 mm."""
+        near = min(self.words.thicknesses_mm, key=lambda made: abs(made - thickness), default=0)
+        return Decimal(near) if abs(near - thickness) <= near * _INCH_TOLERANCE else None
 
     def _labelled_thickness(self, measure: Measure, value: Decimal) -> None:
         if measure.unit == "m":
@@ -940,18 +1004,45 @@ class _Reading(Passage):
             if self.used[measure.start] or measure.unit or measure.side or count is None:
                 continue
             noun = self._noun_counted(measure)
+            if self._labelled_as_count(measure):
+                noun = "unidades"
             counted = noun in lx.PIECE_KEYS or noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS
             if not counted and (measure.of or self._is_thickness_of_product(measure)):
                 continue
             if noun in lx.PLACE_KEYS and self._is_thickness_of_product(measure):
                 continue  # "isodec 100 techo 10x5"
+            if self._means_all(measure, count, noun):
+                self._take(measure.start, measure.end)
+                self.events.append(Event(measure.start, measure.end, "both"))
+                continue
             bound = self._counted_size(measure, places)
             if bound is not None:
                 self._bind_count(measure, bound, count, noun)
-            elif noun in lx.PIECE_KEYS:
+            elif noun in lx.PIECE_KEYS or (not sizes and self._counts_a_product(measure)):
                 self._pieces(index, count, sizes)
             elif noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS:
                 self._places_counted(measure, count, sizes)
+
+    def _labelled_as_count(self, measure: Measure) -> bool:
+        """ "cantidad: 10"."""
+        before = measure.start - 1
+        if self.key(before) in (":", "=", "de"):
+            before -= 1
+        return self.key(before) in lx.COUNT_LABEL_KEYS
+
+    def _counts_a_product(self, measure: Measure) -> bool:
+        """ "20 isodec 100": of them or, with "de", perhaps square metres: the size will tell."""
+        at = measure.end + (self.key(measure.end) == "de")
+        return self._starts_product(at)
+
+    def _means_all(self, measure: Measure, count: int, noun: str) -> bool:
+        """ "los dos para 6x4", of two products or thicknesses that were named."""
+        named = {e.values["product"] for e in self.events if e.values.get("product")}
+        thick = {e.values["thickness_mm"] for e in self.events if e.kind == "thickness"}
+        several = count > 1 and count in (len(named), len(thick))
+        told = lx.PIECE_KEYS | lx.PLACE_KEYS | lx.SIDE_KEYS | lx.SLOPE_KEYS
+        article = self.key(measure.start - 1) in lx.ARTICLE_KEYS
+        return several and article and noun not in told
 
     def _noun_counted(self, measure: Measure) -> str:
         """The "paneles" of "10 paneles" and of "10 isodec panels"."""
@@ -965,22 +1056,25 @@ class _Reading(Passage):
         """The size that a number counts: "3 de 2x1", "dos techos de 6x4", "3 isodec de 2x1"."""
         at = measure.end
         words = 0
-        seen_of = False
+        seen_of = named = False
         for _ in range(8):
             if at in places:
                 return places[at] if seen_of else None
             if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
                 return None
             key = self.key(at)
-            if key == "," and self.key(at + 1) in lx.ONE_KEYS:
+            if key in ("uno", "una", "one") or (key == "," and self.key(at + 1) in lx.ONE_KEYS):
                 return None  # "dos piezas, una de 4x3 y otra de 5x3"
             if key in ("de", "of"):
                 seen_of = True
+            elif named and (self.used[at] or self._made_at(at)) and not self._in_size(at):
+                pass  # the "100" of "20 isodec 100 de 3x1"
             elif self.used[at] or self.tokens[at].kind == "number":
                 if words == 0 and not seen_of and not self._starts_product(at):
                     return None
                 if self._in_size(at):
                     return None
+                named = self._starts_product(at)
             elif self.tokens[at].kind == "word" and not seen_of and key not in lx.AND_KEYS:
                 words += 1
                 if words > 2:
@@ -990,6 +1084,10 @@ class _Reading(Passage):
             at += 1
         return None
 
+    def _made_at(self, at: int) -> bool:
+        value = self.tokens[at].value
+        return value is not None and self._made(value)
+
     def _starts_product(self, at: int) -> bool:
         return at in self.product_places
 
@@ -998,6 +1096,12 @@ class _Reading(Passage):
 
     def _bind_count(self, measure: Measure, size: Event, count: int, noun: str) -> None:
         if size.kind != "size":
+            assert size.unclear is not None
+            options = tuple(
+                replace(each, quantity=count) if each.length_m is not None else each
+                for each in size.unclear.options
+            )
+            size.unclear = replace(size.unclear, options=options)
             self._take(measure.start, measure.end)
             return
         if "area_m2" in size.values:
@@ -1007,7 +1111,7 @@ class _Reading(Passage):
             if count > 1:
                 self._doubt(size, options)
             self._take(measure.start, measure.end)
-        elif noun in lx.SLOPE_KEYS and count > 1:
+        elif noun in lx.SLOPE_KEYS and count > 1 and not self.said & lx.EACH_KEYS:
             self._doubt(size, (sized_item(size, count), sized_item(size, None)))
             self._take(measure.start, measure.end + 1)
         elif noun in ("de", "of") and self._made(Decimal(count)) and "length_m" in size.values:
@@ -1354,11 +1458,21 @@ class _Reading(Passage):
                 if not self._denied_here(at):
                     self._event(at, end, "colour", {"colour": colour})
                 continue
+            if self.keys[at] == "kolor" and self._wants_some_colour(at):
+                self._unclear(at, at + 1, Unclear("color"))
+                continue
             said = lx.OTHER_COLOURS.get(self.raw[at])
             if said is None and self.key(at - 1) == "kolor" and self.is_unknown_word(at):
                 said = self.tokens[at].word[:20]
             if said is not None and not self._denied_here(at):
                 self._event(at, at + 1, "colour", {"colour": ""}, unknown=Unknown("color", said))
+
+    def _wants_some_colour(self, at: int) -> bool:
+        """ "de color", and which is not said."""
+        ends = at + 1 == len(self.tokens) or self.tokens[at + 1].kind == "mark"
+        goes_on = self.key(at + 1) in (":", "=", "(")
+        wanted = self.key(at - 1) in ("de", "en", "in") and not self._denied_here(at - 1)
+        return wanted and ends and not goes_on and not self.is_question(self.sentence[at])
 
     def _denied_here(self, at: int) -> bool:
         """ "que no sea blanco", "no blanco", "en vez de blanco"."""
@@ -1514,7 +1628,10 @@ class _Reading(Passage):
     def _only_asks(self, sentence: int) -> bool:
         asked = self._asked_in(sentence)
         if asked == ["price_factors"]:
-            return False
+            # By itself it is the beginning of an order; of another product than that of the
+            # quote it is a question.
+            open_to = {"producto", "espesor", "dimensiones"} & set(self.hint.asked)
+            return bool(self.hint.products) and not open_to and sentence not in self.sized_sentences
         if not asked or not (self.is_question(sentence) or self._asks_by_cue(sentence)):
             return False
         wants_to_know = any(
@@ -1646,6 +1763,8 @@ class _Reading(Passage):
                 key in lx.NOT_KEYS for key in self.keys[max(0, start - 3) : start]
             ):
                 name, confidence = "rejection", 0.5
+            if cue == "remove_it" and (said.removed or _takes_out(said)):
+                continue
             if cue in ("correction", "addition") and not (
                 said.items or said.unclear or said.unknown
             ):
@@ -1669,10 +1788,20 @@ class _Reading(Passage):
         if "deny" in sure and ordered:
             sure["correction"] = 0.8
         sure = {name: confidence for name, confidence in sure.items() if confidence > 0}
-        if not sure and any(token.kind != "mark" for token in self.tokens):
+        says = any(token.kind == "number" for token in self.tokens)
+        if not sure and (says or self.words_said > self.laughed):
             sure["off_topic"] = 0.4
         ranked = sorted(sure.items(), key=lambda entry: -entry[1])
         return tuple(Intent(name, confidence) for name, confidence in ranked)
+
+
+def _takes_out(said: Understanding) -> bool:
+    """Whether it is told what is not wanted."""
+    return any(
+        item.anchors is False or item.freight is False
+        or any(sides == 0 for _, sides in item.finishes or ())
+        for item in said.items
+    )  # fmt: skip
 
 
 def _numbers_of(option: Item) -> Iterator[Decimal]:

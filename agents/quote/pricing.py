@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from enum import StrEnum
-from math import prod
 from typing import Any, Final
 
 from agents.catalogue import Catalogue, Colour, Finish, Option, Product
@@ -242,7 +241,14 @@ def _price(catalogue: Catalogue, request: PriceRequest) -> PricedItem:
         Factor("anchors", _choice(anchors), catalogue.anchors.factor(anchors)),
         Factor("freight", _choice(freight), catalogue.freight.factor(freight)),
     )
-    unit_price = prod((each.value for each in factors), start=product.base_price_per_m2)
+    unit_price = catalogue.price_per_m2(
+        product,
+        request.thickness_mm,
+        colour=colour,
+        finishes=finishes,
+        anchors=anchors,
+        freight=freight,
+    )
     total = _to_cents(unit_price * area_m2)
     if not total:
         raise PricingRefused([Problem("area_m2", ProblemCode.TOO_SMALL, (CENT,))])
