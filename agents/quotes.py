@@ -31,6 +31,8 @@ Collection `quotes`, one document per quote, never deleted:
     created_at, valid_until
     history            [{at, state}]: when it became what
     state_at           since when it is what it is
+    channel            of its conversation ("web"), null where there was none; stays when that goes
+    changed_at         of the last change
 
 Collection `counters`: {_id: "quotes-2026", n: the last number given}.
 
@@ -151,6 +153,7 @@ class NewQuote:
     validity_days: int
     catalogue_version: int
     supersedes: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,7 @@ class QuoteStore:
         ensure_index(self._quotes, "validity", "state valid_until")
         ensure_index(self._quotes, "period", "created_at")
         ensure_index(self._quotes, "standing", "state state_at")
+        ensure_index(self._quotes, "changed", "changed_at")
 
     def get(self, quote_id: str) -> Quote | None:
         """The quote that a task made, if it did."""
@@ -359,6 +363,8 @@ class QuoteStore:
                 "valid_until": now + dt.timedelta(days=new.validity_days),
                 "history": [{"at": now, "state": QuoteState.DRAFT.value}],
                 "state_at": now,
+                "channel": new.channel,
+                "changed_at": now,
             }
             document["unit_price_per_m2"] = self._read(document).unit_price_per_m2
             try:
@@ -490,6 +496,7 @@ class QuoteStore:
     def _write(self, quote: Quote, update: Document) -> bool:
         """The one compare-and-set. One whose acknowledgement was lost is found done by the
         next reading, as every change here is its own proof."""
+        update["$set"] = update["$set"] | {"changed_at": self._clock.now()}
         with store_errors():
             written = self._quotes.update_one(
                 {"_id": quote.id, "revision": quote.revision}, update | {"$inc": {"revision": 1}}

@@ -254,6 +254,13 @@ class Settings(BaseSettings):
         le=3650,
         description="Who replayed, discarded, exported or erased what is kept this long.",
     )
+    analytics_retention_days: float = Field(
+        1100.0,
+        ge=100,
+        le=36500,
+        description="Reports and the numbers that they are made of, which say nothing of anybody, "
+        "are kept this long: a year can be held against the two before it.",
+    )
 
     routing_strategy: StrategyName = Field(
         "balanced", description="How the router chooses among agents that can do a task."

@@ -47,6 +47,7 @@ Collection `tasks`, one document per task:
     dead           true for a dead letter: failed, nobody's child, not replayed or discarded
     redo           true from a replay until its failed children were replayed, too
     erased         true for a shell, left of a customer's task
+    was            of a shell: {state, seq} before, so that what was counted stays counted
     expire_at      set with the final state only
 
 Collection `tallies`: {_id: "tasks", completed, failed, cancelled}: how many tasks have ended
@@ -340,19 +341,20 @@ def id_at(time_utc: dt.datetime) -> str:
     return f"{int(time_utc.timestamp() * 1000):012x}"
 
 
-def _time_of_id(task_id: str) -> dt.datetime:
+def time_of_id(task_id: str) -> dt.datetime:
+    """When what has this id was accepted."""
     return dt.datetime.fromtimestamp(int(task_id[:12], 16) / 1000, dt.UTC)
 
 
 def _checked_id(position: str) -> str:
-    _time_of_id(position)
+    time_of_id(position)
     if len(position) > 500 or not position.isascii():
         raise ValueError("no id")
     return position
 
 
 # What has an id made by `new_id`, or one that begins with such an id.
-BY_ID = Order("_id", id_at, _time_of_id, str, _checked_id)
+BY_ID = Order("_id", id_at, time_of_id, str, _checked_id)
 
 
 @dataclass(frozen=True)
@@ -881,6 +883,7 @@ class TaskStore:
                 "error": {"code": ERASED, "detail": "Erased at the customer's request."},
                 "decision": None,
                 "erased": True,
+                "was": {"state": stored["state"], "seq": stored.get("seq")},
                 "timeline": [*kept[1 - TIMELINE_LENGTH :], {"at": now, "event": ERASED}],
                 "expire_at": now + dt.timedelta(days=self._settings.task_retention_days),
             }

@@ -5,15 +5,17 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
-from agents.analytics.measures import (
-    messages_of,
-    quotes_of,
-    session_counts,
-    task_groups,
-    tasks_by_type,
-)
-from agents.stores import prepare, stores_of
+from agents.analytics.desk import desk_of
+from agents.stores import prepare
 from orchestrator import Agent, TaskContext
+from orchestrator.engine import Engine
+
+
+def open_books(engine: Engine) -> None:
+    """Stores and their indexes."""
+    prepare(engine)
+    desk_of(engine).ensure_indexes()
+
 
 agent = Agent(
     role="analytics",
@@ -26,7 +28,7 @@ agent = Agent(
         "insights",
     ],
     slots=3,
-    setup=prepare,
+    setup=open_books,
 )
 
 LONGEST = dt.timedelta(days=366)
@@ -34,7 +36,7 @@ LONGEST = dt.timedelta(days=366)
 
 class Period(BaseModel):
     """Payload of `period_report`: from `since` to before `until`, both with their zone; at
-    most 366 days."""
+    most 366 days. Both count from the hour that they are in."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,19 +50,23 @@ class Period(BaseModel):
         return self
 
 
+class Nothing(BaseModel):
+    """Payload of what needs none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@agent.handles("roll_up", needs=["data_analysis"])
+def roll_up(context: TaskContext, payload: Nothing) -> dict[str, Any]:
+    """Count what has happened since the last time. Returns {hours, conversations, quotes}: how
+    many were worked out anew."""
+    return dict(desk_of(context.engine).keep_up())
+
+
 @agent.handles("period_report", needs=["report_generation", "performance_metrics"])
 def period_report(context: TaskContext, period: Period) -> dict[str, Any]:
-    """Count messages, sessions, quotes and tasks of a period (`agents.analytics.measures`).
+    """The figures of a period (`figures.figures`), counted up to this moment; not kept."""
+    return desk_of(context.engine).figures_of(period.since, period.until)
 
-    Returns {since, until, messages, sessions, quotes, tasks}.
-    """
-    database = context.engine.database
-    by_type = tasks_by_type(task_groups(database, period.since, period.until))
-    return {
-        "since": period.since.isoformat(),
-        "until": period.until.isoformat(),
-        "messages": messages_of(by_type),
-        "sessions": session_counts(database, period.since, period.until),
-        "quotes": quotes_of(stores_of(context.engine).quotes.sums(period.since, period.until)),
-        "tasks": by_type,
-    }
+
+agent.every(60, "roll_up")

@@ -16,6 +16,7 @@ from agents.quotes import HOLDING, RESOURCE, NewQuote, QuoteAction, QuoteClosed,
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
 from orchestrator.engine import Engine
+from orchestrator.errors import NotFound
 from orchestrator.phones import e164
 
 
@@ -196,6 +197,7 @@ def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
             validity_days=priced.validity_days,
             catalogue_version=priced.catalogue_version,
             supersedes=wanted.supersedes,
+            channel=_channel(context.engine, wanted.session_id),
         )
     )
     # In each run of this task, and of the same key: whoever dies here has it said again.
@@ -253,6 +255,15 @@ def render_quote(context: TaskContext, named: QuoteNamed) -> dict[str, Any]:
 def expire_quotes(context: TaskContext, due: Due) -> dict[str, Any]:
     """Mark the open quotes whose time is over. Returns {expired: how many}."""
     return {"expired": stores_of(context.engine).quotes.expire_due(due.limit)}
+
+
+def _channel(engine: Engine, session_id: str | None) -> str | None:
+    if session_id is None:
+        return None
+    try:
+        return engine.sessions.get(session_id).channel
+    except NotFound:  # priced directly, for a conversation that is kept elsewhere
+        return None
 
 
 def _changed(context: TaskContext, named: QuoteNamed, action: QuoteAction) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The analytics agent: counts of a period are those of the period."""
+"""The analytics agent: counts of a period are those of the period, whatever comes late or goes."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -8,20 +8,30 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from agents.analytics.agent import Period, agent
-from agents.analytics.measures import session_counts, task_groups
+from agents.analytics.desk import desk_of as analytics_of
+from agents.analytics.measures import MEASURES
+from agents.analytics.rollup import hour_of
+from agents.analytics.tally import merged
 from agents.quote.agent import agent as quote_agent
+from agents.quotes import QuoteStore
+from orchestrator.context import Writer, ordering_key
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
-from orchestrator.tasks import Request, Task, id_at
+from orchestrator.tasks import Request, Task
 
 HOUR = dt.timedelta(hours=1)
+PHONE = "+59899123456"
 
 
 class Said(BaseModel):
     text: str
+    session_id: str
+    channel: str = "web"
 
 
-talker = Agent(role="talker", name="Talker", capabilities=[], slots=1)
+talker = Agent(
+    role="talker", name="Talker", capabilities=[], slots=1, shares=["language", "objections"]
+)
 
 
 @talker.handles("process_message")
@@ -31,74 +41,190 @@ def process_message(context: object, said: Said) -> str:
 
 @pytest.fixture
 def desk(desk_of: Callable[..., Any]) -> Any:
+    desk_of(talker)
     return desk_of(agent)
 
 
-def say(engine: Engine, session: str, *, done: bool = True) -> Task:
-    """A message of a session, with its reply where it is done."""
+@pytest.fixture
+def quotes(desk_of: Callable[..., Any]) -> Any:
+    return desk_of(quote_agent)
+
+
+def say(
+    engine: Engine, session_id: str, *, done: bool = True, objections: tuple[str, ...] = ()
+) -> Task:
+    """A message of a session, with its turn where it is done."""
+    session = engine.sessions.open(
+        session_id, PHONE, caller="test", channel="whatsapp", trusted=False
+    )
     task, _ = engine.coordinator.submit(
-        Request("process_message", {"text": "hi"}, caller="test", ordering_key=f"session:{session}")
+        Request(
+            "process_message",
+            {"text": "hi", "session_id": session.id, "channel": "whatsapp"},
+            caller="test",
+            ordering_key=ordering_key(session.id),
+        )
     )
     if done:
-        claim = engine.store.claim(task.id, engine.store.get(task.id).fence, "worker")
-        assert claim is not None
-        engine.coordinator.settle(engine.store.finish(claim, "hello"))
-    return task
+        finish(engine, task, list(objections))
+    return engine.store.get(task.id)
 
 
-def report(desk: Any, since: dt.datetime, until: dt.datetime) -> dict[str, Any]:
-    asked = {"since": since.isoformat(), "until": until.isoformat()}
+def finish(engine: Engine, task: Task, objections: list[str] | None = None) -> None:
+    claim = engine.store.claim(task.id, engine.store.get(task.id).fence, "worker")
+    assert claim is not None
+    burst = engine.sessions.begin(task.payload["session_id"], claim.task)
+    reply = {"text": "hello", "owner": "bot", "intent": "quote"}
+    engine.sessions.commit(
+        burst,
+        writer=Writer("talker_agent", frozenset({"objections"})),
+        reply=reply,
+        shared={"objections": objections} if objections else None,
+        intent="cotizacion",
+    )
+    engine.coordinator.settle(engine.store.finish(claim, reply))
+
+
+def offered(engine: Engine, quotes: Any, session_id: str | None, area: str = "50") -> str:
+    item = {"product": "isodec", "thickness_mm": 100, "area_m2": area}
+    told = quotes.ask("create_quote", {"items": [item], "session_id": session_id})
+    QuoteStore(engine.database, engine.clock).change(told["quote_id"], "send")
+    return str(told["quote_id"])
+
+
+def report(desk: Any) -> dict[str, Any]:
+    now = desk.engine.clock.now()
+    asked = {"since": (now - HOUR).isoformat(), "until": now.isoformat()}
     told: dict[str, Any] = desk.ask("period_report", asked)
     return told
 
 
-def test_a_period_is_counted(desk: Any, desk_of: Callable[..., Any]) -> None:
-    desk_of(talker)
-    quotes = desk_of(quote_agent)
-    now = desk.engine.clock.now()
-    say(desk.engine, "a")
-    say(desk.engine, "a")
-    say(desk.engine, "b")
-    say(desk.engine, "c", done=False)
-    for area in ("50", "10"):
-        item = {"product": "isodec", "thickness_mm": 100, "area_m2": area}
-        quotes.ask("create_quote", {"items": [item]})
-    told = report(desk, now - HOUR, now + HOUR)
-    assert told["messages"] == {"total": 4, "by_state": {"completed": 3, "queued": 1}}
-    assert told["sessions"] == {"active": 3, "new": 3}
-    assert told["quotes"] == {
-        "total": 2,
-        "by_state": {"draft": 2},
-        "value": {"UYU": {"total": "9000.00", "by_state": {"draft": "9000.00"}}},
+def values(told: dict[str, Any], *names: str) -> list[Any]:
+    return [told["measures"][name]["value"] for name in names]
+
+
+def test_a_period_is_counted(desk: Any, quotes: Any) -> None:
+    engine = desk.engine
+    say(engine, "a", objections=("price",))
+    say(engine, "a")
+    say(engine, "b")
+    say(engine, "c", done=False)
+    accepted = offered(engine, quotes, "a")
+    offered(engine, quotes, "b", area="10")
+    offered(engine, quotes, None)
+    quotes.ask("accept_quote", {"quote_id": accepted})
+    told = report(desk)
+    assert values(told, "messages", "sessions", "quotes_offered") == [4, 2, 3]
+    assert told["funnel"] == {
+        "sessions": 2,
+        "sessions_asked": 2,
+        "sessions_offered": 2,
+        "sessions_accepted": 1,
     }
-    messages = told["tasks"]["process_message"]
-    assert messages["by_state"] == {"completed": 3, "queued": 1}
-    assert 0 <= messages["run_ms"]["mean"] <= messages["run_ms"]["p95"] < 60_000
-    assert told["tasks"]["create_quote"]["run_ms"] is None
+    assert told["measures"]["conversion"]["by"]["channel"] == {"whatsapp": 0.5}
+    assert told["money"]["UYU"] == {
+        "quoted": "16500.00",
+        "won": "7500.00",
+        "products": {"isodec": {"quoted": "16500.00", "won": "7500.00"}},
+    }
+    assert told["measures"]["objections_overcome"]["by"] == {
+        "kind": {"price": 1},
+        "channel": {"whatsapp": 1},
+    }
+    assert told["measures"]["messages"]["by"] == {"channel": {"whatsapp": 4}}
+    assert sum(day["messages"] for day in told["days"]) == 4
+    assert sum(map(sum, told["rhythm"])) == 4
 
 
-def test_a_session_is_new_only_in_the_period_of_its_first_message(desk: Any) -> None:
-    desk.engine.init([talker])
-    first = say(desk.engine, "a")
-    database = desk.engine.database
-    document = database["tasks"].find_one({"_id": first.id})
-    # The same message, as if it had been accepted a day earlier.
-    database["tasks"].delete_one({"_id": first.id})
-    earlier = first.created_at - 24 * HOUR
-    database["tasks"].insert_one(document | {"_id": id_at(earlier) + first.id[12:]})
+def test_counting_again_changes_nothing(desk: Any, quotes: Any) -> None:
     say(desk.engine, "a")
-    now = desk.engine.clock.now()
-    assert report(desk, now - HOUR, now + HOUR)["sessions"] == {"active": 1, "new": 0}
-    assert report(desk, earlier - HOUR, earlier + HOUR)["sessions"] == {"active": 1, "new": 1}
+    offered(desk.engine, quotes, "a")
+    first = report(desk)
+    rollup = analytics_of(desk.engine).rollup
+    rollup.recount([hour_of(desk.engine.clock.now())])
+    desk.ask("roll_up")
+    again = report(desk)
+    # The tasks that asked for this are new.
+    for name in ("messages", "sessions", "quotes", "answer_p50"):
+        assert first["measures"][name] == again["measures"][name]
 
 
-def test_a_period_without_anything_is_all_zeros(desk: Any) -> None:
-    year_ago = desk.engine.clock.now() - 365 * 24 * HOUR
-    told = report(desk, year_ago, year_ago + HOUR)
-    assert told["messages"] == {"total": 0, "by_state": {}}
-    assert told["sessions"] == {"active": 0, "new": 0}
-    assert told["quotes"] == {"total": 0, "by_state": {}, "value": {}}
-    assert told["tasks"] == {}
+def test_what_comes_late_corrects_its_hour_and_its_day(
+    desk: Any, quotes: Any, advance: Callable[[float], None]
+) -> None:
+    engine, began = desk.engine, desk.engine.clock.now()
+    unfinished = say(engine, "a", done=False)
+    quote = offered(engine, quotes, "a")
+    assert values(report(desk), "quotes_accepted", "answer_p50") == [0, None]
+    advance(3 * 86400)
+    desk.ask("roll_up")
+    finish(engine, unfinished)
+    quotes.ask("accept_quote", {"quote_id": quote})
+    decided = engine.clock.now()
+    advance(3700)
+    desk.ask("roll_up")
+    rollup = analytics_of(engine).rollup
+    day = merged(rollup.daily(rollup.day_of(began), rollup.day_of(began + 24 * HOUR)).values())
+    told = {name: each.value(day, {}) for name, each in MEASURES.items()}
+    assert (told["quotes_accepted"], told["conversion"], told["decided_conversion"]) == (1, 1, None)
+    assert told["answer_p50"] == pytest.approx(3 * 86400, rel=0.02)
+    today = merged(rollup.daily(rollup.day_of(decided), dt.date(9999, 1, 1)).values())
+    assert MEASURES["decided_conversion"].value(today, {}) == 1
+
+
+def test_a_replayed_dead_letter_is_counted_anew(desk: Any) -> None:
+    engine = desk.engine
+    task = say(engine, "a", done=False)
+    claim = engine.store.claim(task.id, task.fence, "worker")
+    assert claim is not None
+    engine.coordinator.settle(engine.store.fail(claim, {"code": "broken", "detail": "It is."}))
+    told = values(report(desk), "dead_letters", "messages_failed")
+    assert told == [1, 1]
+    engine.dead_letters.replay(task.id, by="test")
+    finish(engine, engine.store.get(task.id))
+    assert values(report(desk), "dead_letters", "messages_failed", "messages") == [0, 0, 1]
+
+
+def test_an_erasure_takes_nothing_from_the_counts(
+    desk: Any, quotes: Any, advance: Callable[[float], None], eventually: Callable[..., Any]
+) -> None:
+    engine = desk.engine
+    say(engine, "a")
+    quotes.ask("accept_quote", {"quote_id": offered(engine, quotes, "a")})
+    before = report(desk)
+    erasure = engine.customers.erase(PHONE, by="test")
+
+    def erased() -> bool:
+        advance(1)
+        return bool(engine.customers.advance(erasure.id).state == "done")
+
+    eventually(erased)
+    assert engine.database["sessions"].find_one({}) is None
+    rollup = analytics_of(engine).rollup
+    rollup.recount([hour_of(engine.clock.now()), hour_of(engine.clock.now()) - HOUR])
+    after = report(desk)
+    for name in ("messages", "sessions", "quotes_accepted", "answer_p50", "turns_to_quote"):
+        assert after["measures"][name]["value"] == before["measures"][name]["value"], name
+    assert after["funnel"] == before["funnel"]
+    assert after["money"] == before["money"]
+    held = [str(each) for each in engine.database["conversation_facts"].find()]
+    assert held
+    assert not any(PHONE in each or "'a'" in each for each in held)
+
+
+def test_counts_with_indexes_are_those_without(desk: Any, quotes: Any) -> None:
+    for session in "aabcc":
+        say(desk.engine, session)
+    offered(desk.engine, quotes, "b")
+    with_indexes = report(desk)
+    for name in ("tasks", "quotes", "sessions", "report_hours", "conversation_facts"):
+        desk.engine.database[name].drop_indexes()
+    rollup = analytics_of(desk.engine).rollup
+    now = hour_of(desk.engine.clock.now())
+    rollup.recount([now, now - HOUR])
+    without = report(desk)
+    for name in ("messages", "sessions", "quotes", "answer_p50"):
+        assert with_indexes["measures"][name] == without["measures"][name]
 
 
 @pytest.mark.parametrize(
@@ -113,23 +239,3 @@ def test_a_period_without_anything_is_all_zeros(desk: Any) -> None:
 def test_a_period_that_is_none_is_refused(since: str, until: str) -> None:
     with pytest.raises(ValidationError):
         Period.model_validate({"since": since, "until": until})
-
-
-def test_counts_with_indexes_are_those_without(desk: Any) -> None:
-    desk.engine.init([talker])
-    for session in "aabcc":
-        say(desk.engine, session, done=session != "b")
-    database, now = desk.engine.database, desk.engine.clock.now()
-
-    def counts() -> Any:
-        groups = task_groups(database, now - HOUR, now + HOUR)
-        return (
-            sorted(groups, key=lambda group: group["state"]),
-            session_counts(database, now - HOUR, now + HOUR),
-            task_groups(database, now + HOUR, now + 2 * HOUR),
-        )
-
-    with_indexes = counts()
-    database["tasks"].drop_indexes()
-    assert counts() == with_indexes
-    assert [group["count"] for group in with_indexes[0]] == [4, 1]

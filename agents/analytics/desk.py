@@ -1,0 +1,74 @@
+"""The parts of this agent put together, one of each per engine."""
+
+import datetime as dt
+import threading
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from agents.analytics.figures import figures
+from agents.analytics.rollup import HOUR, RollUp, hour_of
+from agents.analytics.tally import merged
+from orchestrator.engine import Engine
+from orchestrator.errors import BrokerUnavailable
+from orchestrator.logs import log
+
+Document = dict[str, Any]
+
+
+class AnalyticsDesk:
+    """What the agent's handlers call. Raises StoreUnavailable as the stores do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.rollup = RollUp(engine.database, engine.clock, engine.settings)
+
+    def ensure_indexes(self) -> None:
+        """Make every index that a query here relies on."""
+        self.rollup.ensure_indexes()
+
+    def keep_up(self) -> dict[str, int]:
+        """Count what has happened since the last time, and look at the workers."""
+        now = self._engine.clock.now()
+        self._look_at_workers(now)
+        return self.rollup.bring_up_to(now, with_open_hour=False)
+
+    def figures_of(self, since: dt.datetime, until: dt.datetime) -> Document:
+        """The figures of a time, from the hour of `since` to the end of the hour before `until`
+        (or, where `until` is within an hour, of that one)."""
+        since = hour_of(since)
+        until = hour_of(until) if hour_of(until) == until else hour_of(until) + HOUR
+        self.rollup.bring_up_to(self._engine.clock.now())
+        before = merged(self.rollup.by_day(since - (until - since), since).values())
+        return figures(
+            self.rollup.by_day(since, until),
+            before,
+            since=since,
+            until=until,
+            zone=self.rollup.zone.key,
+        )
+
+    def _look_at_workers(self, now: dt.datetime) -> None:
+        declared = self._engine.declarations.all()
+        try:
+            load = self._engine.router.load()
+        except BrokerUnavailable:
+            log.info("analytics.workers_not_seen")
+            return
+        slots = {
+            agent_id: sum(worker.beat.agents[agent_id] for worker in load.live(agent_id))
+            for agent_id in declared
+        }
+        self.rollup.saw_slots(now, slots)
+
+
+_lock = threading.Lock()
+_of_engine: WeakKeyDictionary[Engine, AnalyticsDesk] = WeakKeyDictionary()
+
+
+def desk_of(engine: Engine) -> AnalyticsDesk:
+    """The desk of a process, opened at the first call."""
+    with _lock:
+        desk = _of_engine.get(engine)
+        if desk is None:
+            desk = _of_engine[engine] = AnalyticsDesk(engine)
+        return desk
