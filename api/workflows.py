@@ -61,7 +61,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def index(caller: Caller) -> Any:
         """Every workflow in its newest version."""
         with prompt(engine):
-            return {"workflows": [_summary(each) for each in engine.workflows.all()]}
+            return {"workflows": [_summary(each) for each in engine.definitions.all()]}
 
     @workflows.put("/api/workflows/<workflow_id>")
     @access.operator
@@ -77,9 +77,9 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             detail = "is another id than the path's"
             raise Invalid(errors=[{"pointer": "/id", "detail": detail}])
         with prompt(engine):
-            engine.workflows.check_declared(definition)
+            engine.definitions.check_declared(definition)
             with engine.audit.act(caller.name, "workflow.put", workflow_id) as outcome:
-                kept = engine.workflows.put(definition, caller.name)
+                kept = engine.definitions.put(definition, caller.name)
                 outcome["version"] = kept.version
         return _summary(kept)
 
@@ -91,8 +91,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def read(workflow_id: str, caller: Caller, query_data: schemas.WorkflowQuery) -> Any:
         """A definition, and what versions of it there are."""
         with prompt(engine):
-            definition = engine.workflows.definition(workflow_id, query_data.version)
-            versions = engine.workflows.versions(workflow_id)
+            definition = engine.definitions.get(workflow_id, query_data.version)
+            versions = engine.definitions.versions(workflow_id)
         return _summary(definition) | {
             "definition": definition.to_document(),
             "versions": versions,
@@ -105,7 +105,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def diagram(workflow_id: str, caller: Caller, query_data: schemas.WorkflowQuery) -> Any:
         """The definition as Mermaid text; `/workflows` shows it drawn."""
         with prompt(engine):
-            definition = engine.workflows.definition(workflow_id, query_data.version)
+            definition = engine.definitions.get(workflow_id, query_data.version)
         return _mermaid(diagrams.of_definition(definition))
 
     @workflows.post("/api/workflows/<workflow_id>/runs")
@@ -168,7 +168,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         """The run's definition as Mermaid text, each step in the colour of its state."""
         with prompt(engine):
             stored = engine.workflows.get(run_id)
-            definition = engine.workflows.definition(stored.workflow, stored.version)
+            definition = engine.definitions.get(stored.workflow, stored.version)
         return _mermaid(diagrams.of_run(definition, stored.run.visits))
 
     def changing(verb: str, summary: str, told: str) -> None:

@@ -523,6 +523,15 @@ class Sessions:
             found = self._sessions.find({"updated_at": {"$gte": since, "$lt": until}}).limit(limit)
             return [Session.from_document(document) for document in found]
 
+    def silent_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
+        """Sessions last touched in a stretch of time, the longest silence first."""
+        with store_errors():
+            found = self._sessions.find({"updated_at": {"$gte": since, "$lt": until}})
+            return [
+                Session.from_document(document)
+                for document in found.sort("updated_at", 1).limit(limit)
+            ]
+
     # -- a turn ----------------------------------------------------------------------
 
     def begin(self, session_id: str, task: Task) -> Burst:

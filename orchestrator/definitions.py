@@ -263,15 +263,24 @@ Step = Annotated[
 
 
 class OnEvent(_Model):
-    """Starts a run for each event of a kind; expressions have `event`."""
+    """Starts a run for each event of a kind; expressions have `event`. `after` is how long a
+    conversation has to be silent to be idle."""
 
     event: Literal["quote_created", "conversation_idle", "message_received"]
+    after: Duration = "24h"
     when: Expression | None = None
     input: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _of_silence(self) -> "OnEvent":
+        if "after" in self.model_fields_set and self.event != "conversation_idle":
+            raise ValueError("after is of conversation_idle only")
+        return self
+
 
 class OnSchedule(_Model):
-    """Starts a run at the times of a cron expression, in the business's zone or in `zone`."""
+    """Starts a run at the times of a cron expression, in the business's zone or in `zone`;
+    expressions have `now`."""
 
     cron: Annotated[str, Field(max_length=100)]
     zone: str | None = None
@@ -282,10 +291,23 @@ class OnSchedule(_Model):
         try:
             CronSim(self.cron, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
         except CronSimError:
-            raise ValueError('cron must be five fields such as "0 9 * * 1-5"') from None
+            raise ValueError(
+                'cron must be five fields such as "0 9 * * 1-5", of a time that comes'
+            ) from None
         if self.zone is not None and self.zone not in available_timezones():
             raise ValueError("zone is not a time zone such as America/Montevideo")
         return self
+
+
+def _start(value: Any) -> str:
+    schedule = isinstance(value, OnSchedule) or (isinstance(value, Mapping) and "cron" in value)
+    return "OnSchedule" if schedule else "OnEvent"
+
+
+Start = Annotated[
+    Annotated[OnEvent, Tag("OnEvent")] | Annotated[OnSchedule, Tag("OnSchedule")],
+    Discriminator(_start),
+]
 
 
 class Workflow(_Model):
@@ -295,7 +317,7 @@ class Workflow(_Model):
     name: str = Field("", max_length=200)
     description: str = Field("", max_length=2_000)
     needs: list[Name] = Field(default_factory=list, max_length=100)
-    on: list[OnEvent | OnSchedule] = Field(default_factory=list, max_length=20)
+    on: list[Start] = Field(default_factory=list, max_length=20)
     missing: Literal["false", "error"] = "error"
     steps: list[Step] = Field(min_length=1, max_length=MAX_STEPS)
     output: dict[str, Any] = Field(default_factory=dict)

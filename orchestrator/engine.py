@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pymongo.database import Database
 
-from orchestrator import definitions
 from orchestrator.admission import Admission
 from orchestrator.audit import Audit
 from orchestrator.broker import Publisher
@@ -17,7 +16,8 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.customers import Customers
 from orchestrator.dead_letters import DeadLetters
 from orchestrator.declarations import Agent, DeclarationStore
-from orchestrator.definitions import DefinitionInvalid
+from orchestrator.definition_store import DefinitionStore
+from orchestrator.definitions import DefinitionInvalid, load_folder
 from orchestrator.events import Events
 from orchestrator.files import Files
 from orchestrator.logs import log
@@ -34,6 +34,7 @@ from orchestrator.service import Service
 from orchestrator.settings import Settings
 from orchestrator.tasks import Document, TaskStore, open_database
 from orchestrator.timers import Timers
+from orchestrator.triggers import Triggers
 from orchestrator.workflows import Workflows
 
 
@@ -80,14 +81,19 @@ class Engine:
         self.people = People(self.sessions, self.outbox, self.replies)
         self.responses = Responses(self.database, self.clock, settings)
         self.timers = Timers(self.database, self.clock, self.coordinator)
+        self.definitions = DefinitionStore(
+            self.database, self.clock, self.declarations, self.timers, settings
+        )
         self.workflows = Workflows(
             self.database,
             self.clock,
             self.store,
-            self.declarations,
+            self.definitions,
             self.coordinator,
-            self.timers,
             settings,
+        )
+        self.triggers = Triggers(
+            self.database, self.clock, self.definitions, self.workflows, self.sessions
         )
         self.coordinator.advance_run = self.workflows.advance
         self.dead_letters = DeadLetters(self.store, self.coordinator, self.sessions, self.audit)
@@ -125,6 +131,7 @@ class Engine:
             self.router,
             self.outbox,
             self.workflows,
+            self.triggers,
             self.timers,
             self.customers,
             self.sessions,
@@ -151,6 +158,7 @@ class Engine:
         self.responses.ensure_indexes()
         self.audit.ensure_indexes()
         self.timers.ensure_indexes()
+        self.definitions.ensure_indexes()
         self.workflows.ensure_indexes()
         for agent in agents:
             if agent.setup is not None:
@@ -167,17 +175,17 @@ class Engine:
         return self._keep_workflows(folders)
 
     def _keep_workflows(self, folders: Mapping[str, Path]) -> list[str]:
-        brought = {by: definitions.load_folder(folder) for by, folder in folders.items()}
+        brought = {by: load_folder(folder) for by, folder in folders.items()}
         beside = {each.id for several in brought.values() for each in several}
         unstaffed: list[str] = []
         for by, several in brought.items():
             for definition in several:
                 try:
-                    self.workflows.check_declared(definition, definition.source, beside)
+                    self.definitions.check_declared(definition, definition.source, beside)
                 except DefinitionInvalid as error:
                     log.info("workflow.not_staffed_yet", workflow=definition.id, code=error.code)
                     unstaffed += error.lines
-                self.workflows.put_from_folder(definition, by)
+                self.definitions.put_from_folder(definition, by)
         return unstaffed
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from orchestrator.router import Router
 from orchestrator.settings import Settings
 from orchestrator.tasks import Priority, State, Task, TaskStore, store_errors
 from orchestrator.timers import Timers
+from orchestrator.triggers import Triggers
 from orchestrator.workflows import Workflows
 
 BATCH = 200
@@ -59,6 +60,7 @@ class Counts:
     sent_on: int = 0
     recalled: int = 0
     advanced: int = 0
+    started: int = 0
     fired: int = 0
     erased_on: int = 0
     let_go: int = 0
@@ -87,6 +89,7 @@ class Rescuer:
         router: Router,
         outbox: Outbox,
         workflows: Workflows,
+        triggers: Triggers,
         timers: Timers,
         customers: Customers,
         sessions: Sessions,
@@ -105,6 +108,7 @@ class Rescuer:
         self._router = router
         self._outbox = outbox
         self._workflows = workflows
+        self._triggers = triggers
         self._timers = timers
         self._customers = customers
         self._sessions = sessions
@@ -392,6 +396,7 @@ class Rescuer:
 
     def _runs(self, counts: Counts) -> None:
         counts.advanced += self._workflows.advance_due(BATCH)
+        counts.started += self._triggers.fall_silent(BATCH)
 
     def _timers_due(self, counts: Counts) -> None:
         counts.fired += self._timers.fire_due(BATCH)

@@ -1,18 +1,9 @@
-"""Workflow definitions and their runs, as they are kept; the shell around `advance`.
+"""Runs of workflows, as they are kept; the shell around `advance`.
 
 Keeps secret how a run takes effect once. What it does next is written into it by one
 compare-and-set on its fence, before any of it is done; the tasks of its steps have ids made of
 (run, step, visit, try), so that whoever does it again does the same. Nobody has to hear that a
 step has ended: whoever ends one advances its run, and the rescuer advances those that are due.
-
-Collection `workflows`, one document per version of a definition, never deleted while runs
-need it:
-
-    _id          "{workflow}@{version}"
-    workflow, version
-    definition   as it was written
-    fingerprint  hash of it
-    by, created_at
 
 Collection `runs`, one document per run:
 
@@ -48,8 +39,7 @@ Written by this module only.
 import datetime as dt
 import hmac
 import json
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -74,29 +64,22 @@ from orchestrator.advance import (
     retried,
 )
 from orchestrator.clock import Clock
-from orchestrator.declarations import DeclarationStore
+from orchestrator.definition_store import DefinitionStore, WorkflowNotFound
 from orchestrator.definitions import (
     Asked,
     CallbackStep,
     Definition,
-    DefinitionInvalid,
-    OnEvent,
-    OnSchedule,
     TaskStep,
-    WorkflowStep,
-    check,
     seconds,
 )
 from orchestrator.errors import (
     Conflict,
     IdempotencyKeyReused,
     Invalid,
-    NoCapableAgent,
     NotFound,
     StoreUnavailable,
     TaskIsFinal,
 )
-from orchestrator.expressions import BadExpression, evaluate, filled
 from orchestrator.keys import SigningKey
 from orchestrator.logs import log
 from orchestrator.pages import newest_first, oldest_first
@@ -114,25 +97,15 @@ from orchestrator.tasks import (
     new_id,
     store_errors,
 )
-from orchestrator.timers import Timers
 
 if TYPE_CHECKING:
     from orchestrator.coordinator import Coordinator
 
 CALL_OUT: Final = "call_out"
-START: Final = "start_workflow"
 # Others may change a run while it is advanced; each change is a new look.
 TRIES: Final = 50
 MAX_DEPTH: Final = 5
-STARTS_KNOWN_S: Final = 2.0
 _DAY: Final = dt.timedelta(days=1)
-
-
-class WorkflowNotFound(NotFound):
-    """No workflow, or no version of it, has this id."""
-
-    code = "workflow_not_found"
-    title = "No such workflow"
 
 
 class RunNotFound(NotFound):
@@ -231,37 +204,29 @@ class _Outcomes(Mapping[str, Outcome]):
 
 
 class Workflows:
-    """Definitions and runs. One per process. Raises StoreUnavailable as the task store does."""
+    """Runs of workflows. One per process. Raises StoreUnavailable as the task store does."""
 
     def __init__(
         self,
         database: Database[Document],
         clock: Clock,
         store: TaskStore,
-        declarations: DeclarationStore,
+        definitions: DefinitionStore,
         coordinator: "Coordinator",
-        timers: Timers,
         settings: Settings,
     ) -> None:
-        self._definitions = database["workflows"]
         self._runs = database["runs"]
         self._events = database["run_events"]
         self._waits = database["run_waits"]
         self._key = SigningKey(database, "callbacks")
         self._clock = clock
         self._store = store
-        self._declarations = declarations
+        self._definitions = definitions
         self._coordinator = coordinator
-        self._timers = timers
         self._settings = settings
-        self._lock = threading.Lock()
-        self._known: dict[tuple[str, int], Definition] = {}
-        self._newest: list[Definition] = []
-        self._newest_at = float("-inf")
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
-        ensure_index(self._definitions, "versions", "workflow version", unique=True)
         ensure_index(self._runs, "change", "_id fence")
         ensure_index(self._runs, "idempotency", "idempotency", unique=True)
         ensure_index(self._runs, "due", "due_at")
@@ -274,198 +239,7 @@ class Workflows:
         ensure_index(self._waits, "session", "session_id")
         ensure_index(self._waits, "run", "run_id")
 
-    # -- definitions -----------------------------------------------------------------
-
-    def put(self, definition: Definition, by: str) -> Definition:
-        """Keep a definition as the newest version of its workflow; runs keep theirs.
-
-        One that is as the newest version is, is that version.
-        """
-        while True:
-            newest = self._newest_of(definition.id)
-            if newest is not None and newest.fingerprint() == definition.fingerprint():
-                kept = newest
-                break
-            version = 1 if newest is None else newest.version + 1
-            document = {
-                "_id": f"{definition.id}@{version}",
-                "workflow": definition.id,
-                "version": version,
-                "definition": definition.to_document(),
-                "fingerprint": definition.fingerprint(),
-                "by": by,
-                "created_at": self._clock.now(),
-            }
-            try:
-                with store_errors():
-                    self._definitions.insert_one(document)
-            except DuplicateKeyError:
-                continue
-            log.info("workflow.stored", workflow=definition.id, version=version, by=by)
-            kept = Definition(definition.workflow, version)
-            break
-        self._schedule(kept)
-        self._newest_at = float("-inf")
-        return kept
-
-    def put_from_folder(self, definition: Definition, by: str) -> Definition:
-        """Keep a definition that a folder brings, named by `by`, at each start.
-
-        One that is as it came from there the last time changes nothing, so that what somebody
-        has put over it since then stands.
-        """
-        with store_errors():
-            known = list(
-                self._definitions.find(
-                    {"workflow": definition.id}, {"version": 1, "by": 1, "fingerprint": 1}
-                )
-            )
-        brought = [each for each in known if each["by"] == by]
-        last = max(brought, key=lambda each: int(each["version"]), default=None)
-        if last is None or last["fingerprint"] != definition.fingerprint():
-            return self.put(definition, by)
-        newest = self.definition(definition.id)
-        self._schedule(newest)
-        return newest
-
-    def check_declared(
-        self, definition: Definition, source: str = "definition", beside: Collection[str] = ()
-    ) -> None:
-        """See that some agent declares every task that a definition asks for, and that the
-        workflows that are steps of it are known, or among those `beside` it.
-
-        Raises:
-            DefinitionInvalid: one is declared by nobody, or not with these capabilities; or
-                there is no such workflow.
-        """
-        faults = []
-        for place in definition.places.values():
-            step = place.step
-            if isinstance(step, WorkflowStep):
-                inside = step.workflow
-                if inside not in (*beside, definition.id) and self._newest_of(inside) is None:
-                    problem = f"there is no workflow {inside!r}"
-                    faults.append(definition.fault((*place.where, "workflow"), problem))
-            asked = [step, step.compensate] if isinstance(step, TaskStep) else []
-            for each in asked:
-                if each is None:
-                    continue
-                try:
-                    self._capable(each)
-                except NoCapableAgent as error:
-                    wanted = ", ".join(each.capabilities) or "what it needs"
-                    by = f" of {each.agent}" if each.agent else ""
-                    problem = f"no agent{by} declares the task {each.task!r} with {wanted}"
-                    inner = ("task",) if each is step else ("compensate", "task")
-                    faults.append(definition.fault((*place.where, *inner), problem))
-                    log.debug("workflow.unstaffed", code=error.code)
-        if faults:
-            raise DefinitionInvalid(source, faults)
-
-    def _capable(self, asked: Asked) -> None:
-        capable = self._declarations.capable(asked.task, asked.capabilities)
-        if asked.agent and asked.agent not in {agent.agent_id for agent in capable}:
-            raise NoCapableAgent(agent=asked.agent)
-
-    def definition(self, workflow: str, version: int | None = None) -> Definition:
-        """A definition; without a version the newest.
-
-        Raises:
-            WorkflowNotFound: there is none.
-        """
-        if version is None:
-            newest = self._newest_of(workflow)
-            if newest is None:
-                raise WorkflowNotFound(workflow=workflow[:100])
-            return newest
-        known = self._known.get((workflow, version))
-        if known is None:
-            with store_errors():
-                document = self._definitions.find_one({"_id": f"{workflow}@{version}"})
-            if document is None:
-                raise WorkflowNotFound(workflow=workflow[:100], version=version)
-            known = self._read(document)
-        return known
-
-    def versions(self, workflow: str) -> list[Document]:
-        """{version, by, created_at} of each version, the newest first.
-
-        Raises:
-            WorkflowNotFound: there is none.
-        """
-        with store_errors():
-            found = list(self._definitions.find({"workflow": workflow}, {"definition": 0}))
-        if not found:
-            raise WorkflowNotFound(workflow=workflow[:100])
-        return [
-            {name: each[name] for name in ("version", "by", "created_at")}
-            for each in sorted(found, key=lambda each: -int(each["version"]))
-        ]
-
-    def all(self) -> list[Definition]:
-        """The newest version of every workflow, by id; at most two seconds old."""
-        if self._clock.monotonic() - self._newest_at > STARTS_KNOWN_S:
-            newest: dict[str, int] = {}
-            with store_errors():
-                for each in self._definitions.find({}, {"workflow": 1, "version": 1}):
-                    newest[each["workflow"]] = max(newest.get(each["workflow"], 0), each["version"])
-            self._newest = [self.definition(*each) for each in sorted(newest.items())]
-            self._newest_at = self._clock.monotonic()
-        return self._newest
-
-    def _newest_of(self, workflow: str) -> Definition | None:
-        with store_errors():
-            found = list(self._definitions.find({"workflow": workflow}, {"version": 1}))
-        if not found:
-            return None
-        return self.definition(workflow, max(each["version"] for each in found))
-
-    def _read(self, document: Document) -> Definition:
-        workflow = check(document["definition"], document["_id"]).workflow
-        definition = Definition(workflow, document["version"])
-        self._known[(definition.id, definition.version)] = definition
-        return definition
-
-    # -- what starts runs ------------------------------------------------------------
-
-    def _schedule(self, definition: Definition) -> None:
-        """Set the timers of a definition's schedules, and take away those it has no more."""
-        prefix = f"workflow/{definition.id}/"
-        wanted = set()
-        for at, start in enumerate(definition.workflow.on):
-            if isinstance(start, OnSchedule):
-                name = f"{prefix}{at}"
-                wanted.add(name)
-                zone = start.zone or self._settings.business_zone
-                payload = {"workflow": definition.id, "input": json.dumps(start.input)}
-                request = Request(START, payload, caller="schedule")
-                self._timers.put(name, request, cron=start.cron, zone=zone)
-        for name in self._timers.names(prefix):
-            if name not in wanted:
-                self._timers.remove(name)
-
-    def happened(self, event: str, key: str, facts: Document) -> int:
-        """Start the workflows that an event starts, once for each `key`; how many it starts.
-
-        Called by whoever made it happen, after its commit and each time that its task is run.
-        """
-        started = 0
-        for definition in self.all():
-            for start in definition.workflow.on:
-                if not isinstance(start, OnEvent) or start.event != event:
-                    continue
-                try:
-                    data = {"event": facts}
-                    if start.when is not None and evaluate(start.when, data) is not True:
-                        continue
-                    given = filled(start.input, data) if start.input else facts
-                    self.start(
-                        definition.id, given, caller="event", trigger=event, key=f"{event}/{key}"
-                    )
-                    started += 1
-                except (BadExpression, Invalid) as error:
-                    log.warning("workflow.not_started", workflow=definition.id, code=error.code)
-        return started
+    # -- starting ----------------------------------------------------------------------
 
     def start(
         self,
@@ -484,7 +258,7 @@ class Workflows:
             Invalid: the input lacks what the workflow needs.
             IdempotencyKeyReused: the key came before with another input.
         """
-        definition = self.definition(workflow, version)
+        definition = self._definitions.get(workflow, version)
         run_id = new_id(self._clock.now())
         unique = run_id if key is None else digest(f"{caller}\n{workflow}\n{key}")
         stored, created = self._insert(
@@ -603,7 +377,7 @@ class Workflows:
 
     def steps(self, stored: StoredRun) -> list[Document]:
         """Every visit of a run's steps, with the task that it is: what a status shows."""
-        definition = self.definition(stored.workflow, stored.version)
+        definition = self._definitions.get(stored.workflow, stored.version)
         tasks = {
             visit.key: visit.task_id(stored.id)
             for visit in stored.run.visits
@@ -647,7 +421,7 @@ class Workflows:
             stored = StoredRun.from_document(document)
             if stored.run.state.final or stored.run.state is RunState.PAUSED:
                 return
-            definition = self.definition(stored.workflow, stored.version)
+            definition = self._definitions.get(stored.workflow, stored.version)
             facts = self._facts(stored, definition)
             run, commands = advance(stored.run, definition, facts)
             if not self._write(stored, run):
@@ -826,11 +600,11 @@ class Workflows:
         error: Document | None = None
         version: int | None = None
         try:
-            definition = self.definition(command.workflow, version)
+            definition = self._definitions.get(command.workflow, version)
             if command.run_id.count(".") > 2 * MAX_DEPTH:
                 error = {"code": "too_deep", "detail": "Workflows nest too deep."}
         except WorkflowNotFound as gone:
-            definition = self.definition(stored.workflow, stored.version)
+            definition = self._definitions.get(stored.workflow, stored.version)
             error = {"code": gone.code, "detail": gone.detail}
         missing = [name for name in definition.workflow.needs if name not in command.input]
         if missing and error is None:
@@ -855,7 +629,7 @@ class Workflows:
             try:
                 self.cancel(command.id)
             except RunNotFound:
-                definition = self.definition(stored.workflow, stored.version)
+                definition = self._definitions.get(stored.workflow, stored.version)
                 self._insert(
                     command.id,
                     definition,
@@ -978,7 +752,7 @@ class Workflows:
         def again(stored: StoredRun) -> Document:
             if stored.run.state not in (RunState.FAILED, RunState.CANCELLED):
                 raise Conflict(f"The run is {stored.run.state.value}.", run_id=stored.id)
-            run = retried(stored.run, self.definition(stored.workflow, stored.version))
+            run = retried(stored.run, self._definitions.get(stored.workflow, stored.version))
             return {
                 "state": run.state.value,
                 "visits": {visit.key: visit.to_document() for visit in run.visits},
@@ -1017,13 +791,13 @@ class Workflows:
 
     def callback_path(self, stored: StoredRun, visit: Visit) -> str:
         """The path, with its token, by which the outside answers one visit of a callback."""
-        name = self.definition(stored.workflow, stored.version).step(visit.step).callback
+        name = self._definitions.get(stored.workflow, stored.version).step(visit.step).callback
         token = self._key.sign(f"{stored.id}\n{visit.key}")
         return f"/api/workflows/runs/{stored.id}/callbacks/{name}?token={visit.key}~{token}"
 
     def callbacks(self, stored: StoredRun) -> list[tuple[str, str]]:
         """The callbacks that a run waits for: (name, path with token)."""
-        definition = self.definition(stored.workflow, stored.version)
+        definition = self._definitions.get(stored.workflow, stored.version)
         return [
             (definition.step(visit.step).callback, self.callback_path(stored, visit))
             for visit in stored.run.visits
@@ -1050,7 +824,7 @@ class Workflows:
             RunNotFound, CallbackRefused, CallbackUsed: as `called_back`.
         """
         stored = self.get(run_id)
-        definition = self.definition(stored.workflow, stored.version)
+        definition = self._definitions.get(stored.workflow, stored.version)
         for visit in stored.run.visits:
             step = definition.step(visit.step)
             if isinstance(step, CallbackStep) and step.callback == name and visit.state.open:
@@ -1084,7 +858,7 @@ class Workflows:
         visit = next((each for each in stored.run.visits if each.key == key), None)
         step = None
         if visit is not None and visit.state.open:
-            step = self.definition(stored.workflow, stored.version).step(visit.step)
+            step = self._definitions.get(stored.workflow, stored.version).step(visit.step)
         if not isinstance(step, CallbackStep) or (name is not None and step.callback != name):
             raise CallbackRefused()
         now = self._clock.now()

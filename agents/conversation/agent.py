@@ -133,9 +133,10 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
 def _tell_workflows(context: TaskContext, said: CustomerMessage) -> None:
     """A message may start runs, and may be what runs wait for; once, however often it is run."""
     facts = {"session_id": said.session_id, "channel": said.channel, "task_id": context.task.id}
-    workflows = context.engine.workflows
-    workflows.happened("message_received", context.task.id, facts)
-    workflows.message_received(said.session_id, context.task.id, {"text": said.message} | facts)
+    engine = context.engine
+    engine.triggers.happened("message_received", context.task.id, facts)
+    text = {"text": said.message}
+    engine.workflows.message_received(said.session_id, context.task.id, text | facts)
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)

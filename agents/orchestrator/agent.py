@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.orchestrator.housekeeping import housekeeping
 from agents.stores import stores_of
 from orchestrator import Agent, TaskContext, TaskError
+from orchestrator.definition_store import START
 from orchestrator.errors import Invalid, NotFound
+from orchestrator.expressions import BadExpression, filled
 from orchestrator.outbox import Outgoing
-from orchestrator.workflows import CALL_OUT, START
+from orchestrator.workflows import CALL_OUT
 
 agent = Agent(
     role="orchestrator",
@@ -39,12 +41,14 @@ def housekeeping_report(context: TaskContext, _: Nothing) -> dict[str, Any]:
 
 
 class WorkflowWanted(BaseModel):
-    """Payload of `start_workflow`: which one, and its input as the JSON text of an object."""
+    """Payload of `start_workflow`: which one, and its input as the JSON text of an object; with
+    `expressions`, texts in it that begin with "=" are expressions over `now`."""
 
     model_config = ConfigDict(extra="forbid")
 
     workflow: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
     input: Annotated[str, Field(max_length=64 * 1024)] = "{}"
+    expressions: bool = False
 
 
 @agent.handles(START, needs=["workflow_orchestration"])
@@ -61,6 +65,9 @@ def start_workflow(context: TaskContext, wanted: WorkflowWanted) -> dict[str, An
     if not isinstance(given, dict):
         raise TaskError("not_started", "The input is not the JSON text of an object.")
     try:
+        if wanted.expressions:
+            # The same at each run of this task: the key stands for one input.
+            given = filled(given, {"now": context.task.created_at})
         stored, _ = context.engine.workflows.start(
             wanted.workflow,
             given,
@@ -68,7 +75,7 @@ def start_workflow(context: TaskContext, wanted: WorkflowWanted) -> dict[str, An
             trigger=context.task.caller if context.task.caller == "schedule" else "task",
             key=context.task.id,
         )
-    except (NotFound, Invalid) as error:
+    except (NotFound, Invalid, BadExpression) as error:
         raise TaskError("not_started", error.detail, because=error.code) from error
     return {"run_id": stored.id, "workflow": stored.workflow, "version": stored.version}
 

@@ -201,7 +201,7 @@ def create_quote(context: TaskContext, wanted: QuoteWanted) -> dict[str, Any]:
         )
     )
     # In each run of this task, and of the same key: whoever dies here has it said again.
-    context.engine.workflows.happened(
+    context.engine.triggers.happened(
         "quote_created",
         quote.id,
         {

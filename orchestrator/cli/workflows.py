@@ -56,7 +56,7 @@ Version = Annotated[int | None, typer.Option(min=1, help="By default the newest.
 def index(as_json: AsJson = False) -> None:
     """List the workflows, each in its newest version."""
     with connected() as engine:
-        known = [_summary(each) for each in engine.workflows.all()]
+        known = [_summary(each) for each in engine.definitions.all()]
     if as_json:
         print_json(known)
         return
@@ -73,8 +73,8 @@ def index(as_json: AsJson = False) -> None:
 def show(workflow_id: WorkflowId, version: Version = None, as_json: AsJson = False) -> None:
     """Show a definition as it is kept, and what versions of it there are."""
     with connected() as engine:
-        definition = engine.workflows.definition(workflow_id, version)
-        versions = engine.workflows.versions(workflow_id)
+        definition = engine.definitions.get(workflow_id, version)
+        versions = engine.definitions.versions(workflow_id)
     if as_json:
         told = _summary(definition)
         print_json(told | {"definition": definition.to_document(), "versions": versions})
@@ -104,10 +104,10 @@ def put(
         raise Refused(f"{file} cannot be read: {error.strerror}") from None
     with _each_fault_a_line(), connected() as engine:
         definition = definitions.parse(text, str(file))
-        engine.workflows.check_declared(definition, str(file))
+        engine.definitions.check_declared(definition, str(file))
         if not dry_run:
             with engine.audit.act(actor(), "workflow.put", definition.id) as outcome:
-                definition = engine.workflows.put(definition, actor())
+                definition = engine.definitions.put(definition, actor())
                 outcome["version"] = definition.version
     if as_json:
         print_json(_summary(definition))
@@ -146,7 +146,7 @@ def start(
 def diagram(workflow_id: WorkflowId, version: Version = None) -> None:
     """Print a definition as Mermaid text."""
     with connected() as engine:
-        print(diagrams.of_definition(engine.workflows.definition(workflow_id, version)), end="")
+        print(diagrams.of_definition(engine.definitions.get(workflow_id, version)), end="")
 
 
 @runs.command("list")
@@ -263,7 +263,7 @@ def run_diagram(run_id: RunId) -> None:
     """Print a run's definition as Mermaid text, each step in the colour of its state."""
     with connected() as engine:
         stored = engine.workflows.get(run_id)
-        definition = engine.workflows.definition(stored.workflow, stored.version)
+        definition = engine.definitions.get(stored.workflow, stored.version)
     print(diagrams.of_run(definition, stored.run.visits), end="")
 
 

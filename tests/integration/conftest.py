@@ -1,11 +1,12 @@
 """Agents' handlers on a real engine, called as a worker calls them; and the command line."""
 
+import contextlib
 import datetime as dt
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.settings import Settings
 from orchestrator.tasks import Request, Task
-from orchestrator.worker import TaskContext
+from orchestrator.worker import AttemptFailed, Runtime, StopRequest, TaskContext
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,47 @@ def desk_of(engine: Engine) -> Callable[[Agent], Desk]:
         return Desk(engine, agent)
 
     return desk
+
+
+class Workers:
+    """Workers of some agents on an engine, one attempt after the other, each as it really is."""
+
+    def __init__(self, engine: Engine, agents: Sequence[Agent]) -> None:
+        self.engine = engine
+        self._by_id = {agent.id: agent for agent in agents}
+        slots = dict.fromkeys(self._by_id, 2)
+        self._runtime = Runtime(
+            engine.settings, agents, "test", slots, StopRequest(), watches_consumer=False
+        )
+        self._runtime.engine.close()
+        self._runtime.engine = engine
+
+    def work(self, at_most: int = 1_000) -> list[str]:
+        """Run what is queued and due until nothing is; the tasks' ids, in that order."""
+        done: list[str] = []
+        while len(done) < at_most:
+            late = {"run_after": {"$gt": self.engine.clock.now()}}
+            queued = self.engine.database["tasks"].find({"state": "queued", "$nor": [late]})
+            found = next(iter(queued.sort("_id", 1).limit(1)), None)
+            if found is None:
+                break
+            agent = self._by_id[found["agent"]]
+            kind = agent.task_types[found["type"]]
+            with contextlib.suppress(AttemptFailed):
+                self._runtime.execute(agent, kind, found["_id"], found["fence"], alone=False)
+            done.append(found["_id"])
+        return done
+
+
+@pytest.fixture
+def workers(engine: Engine) -> Callable[..., Workers]:
+    """Set up and declare agents on a fresh engine, with workers that run when they are told."""
+
+    def made(*agents: Agent) -> Workers:
+        engine.init(agents)
+        return Workers(engine, agents)
+
+    return made
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ GREET = {"id": "greet", "needs": ["n"], "steps": [{"id": "d", "delay": {"for": "
 
 def test_a_workflow_is_started_once_for_each_task(desk_of, engine):
     desk = desk_of(agent)
-    engine.workflows.put(check(GREET), "test")
+    engine.definitions.put(check(GREET), "test")
     task = desk.accept("start_workflow", {"workflow": "greet", "input": '{"n": 1}'})
     first, again = desk.run(task), desk.run(task)
     assert first == again
@@ -116,7 +116,7 @@ def test_a_workflow_is_started_once_for_each_task(desk_of, engine):
 )
 def test_what_cannot_be_started_says_why(desk_of, engine, payload):
     desk = desk_of(agent)
-    engine.workflows.put(check(GREET), "test")
+    engine.definitions.put(check(GREET), "test")
     with pytest.raises(TaskError) as refused:
         desk.ask("start_workflow", payload)
     assert refused.value.task_code == "not_started"

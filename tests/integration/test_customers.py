@@ -194,7 +194,7 @@ def conversation_with_everything(desk: Desk, eventually) -> dict:
     )
     desk.engine.contacts.heard_from(PHONE, "whatsapp", desk.engine.clock.now())
     desk.engine.contacts.opt_out(PHONE)
-    desk.engine.workflows.put(
+    desk.engine.definitions.put(
         check(
             {
                 "id": "flow",

@@ -8,11 +8,12 @@ from pydantic import BaseModel
 
 from orchestrator.advance import RunState
 from orchestrator.declarations import Agent
+from orchestrator.definition_store import WorkflowNotFound
 from orchestrator.definitions import DefinitionInvalid, check
 from orchestrator.engine import Engine
 from orchestrator.errors import Conflict, IdempotencyKeyReused, Invalid, TaskIsFinal
 from orchestrator.tasks import Request, State
-from orchestrator.workflows import CallbackRefused, CallbackUsed, RunNotFound, WorkflowNotFound
+from orchestrator.workflows import CallbackRefused, CallbackUsed, RunNotFound
 
 worker = Agent(role="work", name="Worker", capabilities=["working"], slots=2)
 
@@ -43,7 +44,7 @@ def desk(engine: Engine) -> Engine:
 
 
 def put(engine: Engine, *steps, **more):
-    return engine.workflows.put(check({"id": "flow", "steps": list(steps), **more}), "test")
+    return engine.definitions.put(check({"id": "flow", "steps": list(steps), **more}), "test")
 
 
 def work(engine: Engine, *, fail: tuple = (), at_most: int = 1_000) -> list[str]:
@@ -98,7 +99,7 @@ def test_a_definition_has_versions_and_a_run_keeps_its_own(desk):
     newer = start(desk)
     assert len(work(desk)) == 1
     assert desk.workflows.get(newer.id).version == 2
-    assert [each["version"] for each in desk.workflows.versions("flow")] == [2, 1]
+    assert [each["version"] for each in desk.definitions.versions("flow")] == [2, 1]
 
 
 def test_a_key_starts_one_run_however_often_it_comes(desk):
@@ -121,7 +122,7 @@ def test_what_a_run_needs_has_to_come_with_it(desk):
 
 
 def test_a_task_that_nobody_declares_is_found_when_the_definition_is_checked(desk):
-    desk.workflows.check_declared(check({"id": "f", "steps": [{"id": "a", **DO}]}))
+    desk.definitions.check_declared(check({"id": "f", "steps": [{"id": "a", **DO}]}))
     for bad in (
         {"task": "nope"},
         {"task": "do", "capabilities": ["flying"]},
@@ -129,7 +130,7 @@ def test_a_task_that_nobody_declares_is_found_when_the_definition_is_checked(des
         {"task": "do", "compensate": {"task": "nope"}},
     ):
         with pytest.raises(DefinitionInvalid) as refused:
-            desk.workflows.check_declared(check({"id": "f", "steps": [{"id": "a", **bad}]}))
+            desk.definitions.check_declared(check({"id": "f", "steps": [{"id": "a", **bad}]}))
         inner = "/compensate" if "compensate" in bad else ""
         assert refused.value.faults[0].pointer == f"/steps/0{inner}/task"
 
@@ -193,7 +194,7 @@ def test_a_failed_run_goes_on_from_the_step_that_failed(desk):
 def test_another_workflow_runs_as_a_step_and_its_failure_is_the_steps(desk):
     inner = {"id": "inner", "needs": ["n"], "output": {"n": "=data.got.n"}}
     step = {"id": "x", "task": "do", "payload": {"n": "=input.n"}, "result": "got"}
-    desk.workflows.put(check(inner | {"steps": [step]}), "test")
+    desk.definitions.put(check(inner | {"steps": [step]}), "test")
     outer = {"id": "w", "workflow": "inner", "input": {"n": "=input.n"}, "result": "got"}
     put(desk, outer, output={"n": "=data.got.n"})
     run = start(desk, {"n": 1})
@@ -343,7 +344,7 @@ def test_many_that_advance_one_run_do_each_step_once(desk):
 def test_an_event_starts_runs_once_for_each_key(desk):
     on = [{"event": "quote_created", "when": "event.total > 1000.0", "input": {"n": "=event.n"}}]
     put(desk, {"id": "a", "task": "do", "payload": {"n": "=input.n"}}, on=on)
-    happened = desk.workflows.happened
+    happened = desk.triggers.happened
     assert happened("quote_created", "q1", {"total": 5000.0, "n": 1}) == 1
     happened("quote_created", "q1", {"total": 5000.0, "n": 1})
     assert happened("quote_created", "q2", {"total": 10.0, "n": 2}) == 0
@@ -356,7 +357,7 @@ def test_a_schedule_is_a_timer_that_starts_runs(desk):
     assert desk.timers.names("workflow/flow/") == ["workflow/flow/0"]
     timer = desk.timers.get("workflow/flow/0")
     assert timer.due_at.astimezone(desk.settings.working_time.zone).hour == 9
-    assert timer.request.payload == {"workflow": "flow", "input": "{}"}
+    assert timer.request.payload == {"workflow": "flow", "input": "{}", "expressions": True}
     put(desk, {"id": "a", **DO})
     assert desk.timers.names("workflow/flow/") == []
 
@@ -440,17 +441,17 @@ def test_a_users_folder_is_kept_at_each_start_and_what_was_put_since_stands(desk
     of_folder(desk, tmp_path)
     assert desk.init([worker]) == []
     assert desk.init([worker]) == []
-    assert desk.workflows.definition("mine").version == 1
+    assert desk.definitions.get("mine").version == 1
     # An operator's change is not taken back by the next start,
     put(desk, {"id": "b", **DO})
     changed = check({"id": "mine", "steps": [{"id": "b", **DO}]})
-    assert desk.workflows.put(changed, "operator").version == 2
+    assert desk.definitions.put(changed, "operator").version == 2
     desk.init([worker])
-    assert desk.workflows.definition("mine").version == 2
+    assert desk.definitions.get("mine").version == 2
     # and a change of the file is the newest.
     (tmp_path / "mine.yaml").write_text(MINE + "  - id: c\n    task: do\n")
     desk.init([worker])
-    assert desk.workflows.definition("mine").version == 3
+    assert desk.definitions.get("mine").version == 3
 
 
 def test_a_folder_with_wrong_definitions_keeps_none_of_them_and_names_each_line(desk, tmp_path):
@@ -477,4 +478,4 @@ def test_what_nobody_declares_is_said_and_kept_for_the_agent_that_comes(desk, tm
     of_folder(desk, tmp_path)
     [said] = desk.init([worker])
     assert said.startswith(f"{tmp_path}/mine.yaml:6: /steps/1/task: no agent declares")
-    assert desk.workflows.definition("mine").version == 1
+    assert desk.definitions.get("mine").version == 1
