@@ -27,6 +27,7 @@ from api.errors import (
     WrongContentType,
 )
 from api.whatsapp import ChannelOff, NotAllStored
+from orchestrator.definition_store import WorkflowNotFound
 from orchestrator.definitions import DefinitionInvalid, Fault
 from orchestrator.errors import (
     AgentNotFound,
@@ -49,7 +50,7 @@ from orchestrator.errors import (
     TaskNotFound,
     TooManyWaiting,
 )
-from orchestrator.workflows import CallbackRefused, CallbackUsed, RunNotFound, WorkflowNotFound
+from orchestrator.workflows import CallbackRefused, CallbackUsed, RunNotFound
 
 Document = dict[str, Any]
 
