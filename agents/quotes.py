@@ -190,7 +190,7 @@ class Quote:
         """Read what the collection holds, as it is now."""
         stored = QuoteState(document["state"])
         state = state_at(stored, document["valid_until"], now)
-        since: dt.datetime = document.get("state_at", document["created_at"])
+        since: dt.datetime = document.get("state_at") or document["created_at"]
         return cls(
             id=document["_id"],
             code=document["code"],

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from agents.analytics.figures import figures
 from agents.analytics.rollup import HOUR, RollUp, hour_of
 from agents.analytics.tally import merged
+from agents.stores import stores_of
 from orchestrator.engine import Engine
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.logs import log
@@ -20,7 +21,9 @@ class AnalyticsDesk:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.rollup = RollUp(engine.database, engine.clock, engine.settings)
+        self.rollup = RollUp(
+            engine.database, engine.clock, engine.settings, stores_of(engine).followups
+        )
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""

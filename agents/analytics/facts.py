@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from agents.analytics.tally import Tally
+from agents.followups import Effect
 from agents.quotes import QuoteState
 from orchestrator.tasks import FINAL, State, time_of_id
 
@@ -217,3 +218,16 @@ def count_decision(tally: Tally, quote: Mapping[str, Any], facts: Mapping[str, A
     if reason is None:
         reason = "silence" if quote["state"] == QuoteState.EXPIRED else "other"
     tally.count("lost", channel, {"reason": reason})
+
+
+# -- follow-ups --------------------------------------------------------------------------
+
+
+def tally_of_effects(effects: Iterable[Effect]) -> Tally:
+    """What came of the follow-ups that went out in a stretch of time."""
+    tally = Tally()
+    for effect in effects:
+        for name in ("sent", "answered", "accepted", "opted_out"):
+            if n := getattr(effect, name):
+                tally.count(f"followups_{name}", {"rule": effect.rule}, by=n)
+    return tally

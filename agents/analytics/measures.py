@@ -226,6 +226,14 @@ MEASURES: Final = {
             ("rule",),
             "more",
         ),
+        Measure(
+            "followups_opted_out",
+            "count",
+            "of these, those after which the customer wanted no more of them",
+            _count("followups_opted_out"),
+            ("rule",),
+            "less",
+        ),
         Measure("tasks", "count", "tasks accepted", _count("tasks"), _BY_AGENT),
         Measure(
             "wait_p95",

@@ -18,7 +18,8 @@ Collection `report_hours`, one document per hour (UTC):
                  `Tally` of those that began, were made, were sent in it
     dead         how many of its tasks are dead letters, replayed ones among them; or missing
     slots        {agent: {minute: slots of its live workers}}, as far as somebody looked
-    unsettled_at when it is looked at again; missing once all of its tasks are final
+    unsettled_at when its tasks are looked at again; missing once all of them are final
+    effects_at   when its follow-ups are; missing once nothing more is measured of them
     expire_at
 
 Collection `report_days`, one document per day of the business: {_id "2026-11-27", tally,
@@ -48,9 +49,11 @@ from agents.analytics.facts import (
     facts_of,
     joined,
     settled,
+    tally_of_effects,
 )
 from agents.analytics.measures import HOUR_MS
 from agents.analytics.tally import Tally, key, merged
+from agents.followups import FollowupStore
 from agents.quotes import QuoteState
 from orchestrator.advance import RunState
 from orchestrator.clock import Clock
@@ -101,7 +104,14 @@ def hour_named(name: str) -> dt.datetime:
 class RollUp:
     """Every method raises StoreUnavailable when MongoDB does not answer in time."""
 
-    def __init__(self, database: Database[Document], clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database[Document],
+        clock: Clock,
+        settings: Settings,
+        followups: FollowupStore,
+    ) -> None:
+        self._followups = followups
         self._hours = database["report_hours"]
         self._days = database["report_days"]
         self._facts = database["conversation_facts"]
@@ -120,6 +130,7 @@ class RollUp:
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
         ensure_index(self._hours, "unsettled", "unsettled_at")
+        ensure_index(self._hours, "effects", "effects_at")
         ensure_index(self._hours, "dead", "dead")
         ensure_index(self._facts, "began", "began_at")
         for each in (self._hours, self._days, self._facts):
@@ -142,7 +153,8 @@ class RollUp:
                 "conversations": began,
                 "quotes": made,
                 "decisions": decided,
-                "tasks": self._replayed_since(seen) | self._unsettled(now),
+                "tasks": self._replayed_since(seen) | self._due("unsettled_at", now),
+                "followups": self._due("effects_at", now),
             }
             # Of the hour that was open then, all parts.
             recent = set(hours_between(hour_of(self._first_task(seen)), now))
@@ -161,13 +173,7 @@ class RollUp:
         """Work hours out anew, all parts of them, and their days."""
         wanted = set(hours)
         with store_errors():
-            self._recount(dict.fromkeys(PARTS[:4], wanted), self._clock.now())
-
-    def put_followups(self, hour: dt.datetime, tally: Tally) -> None:
-        """Write an hour's part of follow-ups."""
-        with store_errors():
-            self._write(hour, {"followups": tally.to_document()})
-            self._make_days({hour})
+            self._recount(dict.fromkeys(PARTS, wanted), self._clock.now())
 
     def saw_slots(self, now: dt.datetime, slots: dict[str, int]) -> None:
         """Note how many slots live workers have, by agent; once a minute is enough."""
@@ -196,6 +202,13 @@ class RollUp:
                 fields["quotes"] = self._count_quotes(hour).to_document()
             if hour in dirty["decisions"]:
                 fields["decisions"] = self._count_decisions(hour).to_document()
+            if hour in dirty["followups"]:
+                effects = self._followups.effects(hour, hour + HOUR)
+                fields["followups"] = tally_of_effects(effects).to_document()
+                if any(effect.open for effect in effects):
+                    fields["effects_at"] = now + HOUR
+                else:
+                    unset["effects_at"] = ""
             if fields:
                 self._write(hour, fields, unset)
         self._make_days(touched)
@@ -282,8 +295,8 @@ class RollUp:
             hours |= {hour_named(each["_id"]) for each in with_dead}
         return hours
 
-    def _unsettled(self, now: dt.datetime) -> set[dt.datetime]:
-        due = self._hours.find({"unsettled_at": {"$lt": now}}, {"_id": 1})
+    def _due(self, field: str, now: dt.datetime) -> set[dt.datetime]:
+        due = self._hours.find({field: {"$lt": now}}, {"_id": 1})
         return {hour_named(each["_id"]) for each in due}
 
     def _first_task(self, seen: dt.datetime) -> dt.datetime:

@@ -23,6 +23,7 @@ from agents.conversation.dialogue import (
     reply,
     with_standing,
 )
+from agents.conversation.objections import objections
 from agents.conversation.second_reading import read_again, reworded
 from agents.conversation.understanding import understand
 from agents.conversation.wording import say
@@ -48,7 +49,7 @@ agent = Agent(
         "message_generation",
     ],
     slots=10,
-    shares=["language", "name", "last_quote"],
+    shares=["language", "name", "last_quote", "objections"],
     setup=prepare,
     where={LLM: lambda settings: settings.llm_configured},
 )
@@ -199,6 +200,8 @@ def _worked_out(context: TaskContext, burst: Burst, said: CustomerMessage) -> tu
         state = state if quote is None else with_standing(state, quote.state.value)
     understood = understand(burst.text, catalogue, state.hint())
     again = read_again(stores.model, burst.text, understood, state.hint(), catalogue)
+    said_so = objections(again or understood, burst.text)
+    state = replace(state, objections=tuple(dict.fromkeys((*state.objections, *said_so))))
     return reply(state, again or understood, catalogue), again is not None
 
 
@@ -284,6 +287,8 @@ def _commit(
     if "opt_out" in turn.effects and session.phone is not None:
         context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
+    if turn.state.objections:
+        shared["objections"] = list(turn.state.objections)
     quoted, name = turn.state.quoted, turn.state.name
     if quote is None and quoted and name and name != session.context["shared"].get("name"):
         # Asked for with the quote, the name comes after it; before the commit, for a repetition.

@@ -91,6 +91,7 @@ class State:
     stopped: bool = False
     person_offered: bool = False
     preface: tuple[str, ...] = ()
+    objections: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """For JSON or BSON; Decimals as strings. `from_document` gives an equal state."""
@@ -104,6 +105,7 @@ class State:
         document["asked_times"] = [list(each) for each in self.asked_times]
         document["asked"] = list(self.asked)
         document["preface"] = list(self.preface)
+        document["objections"] = list(self.objections)
         return document
 
     @staticmethod
@@ -119,7 +121,7 @@ class State:
             values["quoted"] = Quoted(**values["quoted"])
         for name in ("open_fields", "asked_times"):
             values[name] = tuple((first, second) for first, second in values.get(name, ()))
-        for name in ("asked", "preface"):
+        for name in ("asked", "preface", "objections"):
             values[name] = tuple(values.get(name, ()))
         return State(**values)
 
