@@ -16,6 +16,7 @@ from agents.conversation.passage import Passage
 
 MAX_ITEMS: Final = 20  # of one message; a customer with more sends a list, not a message
 CORE: Final = ("product", "thickness", "size")
+_SIZE: Final = ("length_m", "width_m", "area_m2", "quantity")
 _ANOTHER: Final = frozenset(
     {",", "y", "+", "mas", "otro", "otra", "de", "una", "un", "plus", "and", "another", "(", ")"}
 )
@@ -70,7 +71,9 @@ class _Assembly:
         events = sorted(self.events, key=lambda event: (event.at, event.end))
         self.of_both = any(event.kind == "both" for event in events)
         events = [event for event in events if event.kind != "both"]
+        events = [e for e in events if e.kind not in CORE or not self.passage.instead(e.at)]
         events = _sizes_after_products(events)
+        self.sized_again = _products_with_a_size(events)
         for index, event in enumerate(events):
             self._add(event, events[index + 1] if index + 1 < len(events) else None)
             if len(self.groups) > MAX_ITEMS or len(self.unclear) > MAX_ITEMS:
@@ -110,6 +113,9 @@ class _Assembly:
             if slot == "product":
                 group["product"] = ""  # one of its own, though not known which
             return
+        if event.kind in ("same", "same_size"):
+            self._same(event)
+            return
         if event.kind in CORE:
             target = self._group_for(event, following, group)
             if target is None:
@@ -131,6 +137,16 @@ class _Assembly:
             self.unknown.append(replace(event.unknown, item=len(self.groups) - 1))
         group["_end"][event.kind] = event.end
         group["_at"].setdefault(event.kind, event.at)
+
+    def _same(self, event: Event) -> None:
+        """What is said to be as before; what is said after it takes its place."""
+        group = self.groups[-1]
+        if event.kind == "same_size" and len(self.groups) > 1 and not _has_size(group):
+            before = self.groups[-2]
+            group.update({name: before[name] for name in _SIZE if name in before})
+        elif event.kind == "same" and _has_size(group):
+            copied = {name: value for name, value in group.items() if name[0] != "_"}
+            self._new_group().update({**copied, "_copied": set(copied)})
 
     def _place_near(self, event: Event) -> str:
         """ "techo" of "techo: 10x5" and of "isodec para el techo"; "" for none."""
@@ -159,6 +175,8 @@ class _Assembly:
             assert following is not None
             if following.values.get("product") != group["product"]:
                 return self._new_group()
+        if event.kind in CORE and group.get("_copied"):
+            self._replace_copied(event, group)
         if not self._conflicts(event, group):
             return group
         end = group["_end"].get(event.kind, event.at)
@@ -170,6 +188,8 @@ class _Assembly:
                 self.unclear.append(Unclear("dimensiones", (replace(same, quantity=2), same), here))
                 _forget_size(group)
                 return None
+        if id(event) in self.sized_again and _has_size(group):
+            return self._new_group()  # "isodec gris 10x5 e isodec blanco 4x3"
         if self._repeats(event, group):
             return None
         keys = self.passage.keys[end : event.at]
@@ -200,6 +220,13 @@ class _Assembly:
         if event.kind == "size" and self._is_total(event):
             return self._check_total(event)
         return self._new_group()
+
+    def _replace_copied(self, event: Event, group: dict[str, Any]) -> None:
+        names = _SIZE if event.kind == "size" else tuple(event.values)
+        if set(names) & group["_copied"]:
+            for name in names:
+                group.pop(name, None)
+            group["_copied"] -= set(names)
 
     def _conflicts(self, event: Event, group: dict[str, Any]) -> bool:
         if event.kind == "product":
@@ -263,7 +290,7 @@ class _Assembly:
         """ "de 100 o 150": the customer has not decided."""
         here = len(self.groups) - 1
         name: Field = {"product": "producto", "thickness": "espesor"}.get(event.kind, "dimensiones")  # type: ignore[assignment]
-        names = ("length_m", "width_m", "area_m2", "quantity") if event.kind == "size" else (
+        names = _SIZE if event.kind == "size" else (
             ("product",) if event.kind == "product" else ("thickness_mm",)
         )  # fmt: skip
         firsts = [to_item({each: group[each] for each in names if each in group})]
@@ -320,7 +347,9 @@ class _Assembly:
     def _colour(self, event: Event, group: dict[str, Any]) -> bool:
         """Take a colour; False where two are named and neither corrects the other."""
         colour = event.values["colour"]
-        if "colour" in group and group["colour"] != colour:
+        if "colour" in group.get("_copied", ()):
+            group["_copied"].discard("colour")
+        elif "colour" in group and group["colour"] != colour:
             if not self._corrects(group["_end"].get("colour", event.at), event):
                 options = tuple(Item(colour=each) for each in (group["colour"], colour) if each)
                 self.unclear.append(Unclear("color", options, len(self.groups) - 1))
@@ -350,7 +379,7 @@ class _Assembly:
                 and _has_size(after)
                 and (both or not (here["_own"] and after["_own"]))
             ):
-                for name in ("length_m", "width_m", "area_m2", "quantity"):
+                for name in _SIZE:
                     if name in after:
                         here[name] = after[name]
             # "10x5 de 100 y de 150": the same the other way round
@@ -358,11 +387,12 @@ class _Assembly:
                 _has_size(here)
                 and not _has_size(after)
                 and not after["_own"]
-                and self._thicknesses_joined(here, after)
+                and "thickness" in after["_end"]
             ):
-                for name in ("length_m", "width_m", "area_m2", "quantity"):
+                for name in _SIZE:
                     if name in here:
                         after[name] = here[name]
+        self._share_thickness()
         everywhere = bool(self.passage.said & lx.ALL_KEYS)
         for name in ("freight", "anchors", "colour", "finishes"):
             having = [at for at, group in enumerate(groups) if name in group]
@@ -375,6 +405,23 @@ class _Assembly:
             return False
         joining = lx.JOIN_KEYS | lx.OF_KEYS | lx.ARTICLE_KEYS
         return all(key in joining for key in self.passage.keys[start:end])
+
+    def _share_thickness(self) -> None:
+        """ "dos techos de isodec, 12x7 y 6x4, espesor 150": said once, after all of them."""
+        having = [group for group in self.groups if "thickness_mm" in group]
+        alike = not any(group["_own"] for group in self.groups[1:])
+        if (
+            len(having) != 1
+            or not alike
+            or "thickness" not in having[0]["_at"]
+            or "thickness_mm" in having[0].get("_unsure", ())
+        ):
+            return
+        at = having[0]["_at"]["thickness"]
+        last = max(group["_end"].get("size", 0) for group in self.groups)
+        if at >= last and (self._set_off(at) or self.passage.key(at - 1) in lx.THICKNESS_KEYS):
+            for group in self.groups:
+                group.setdefault("thickness_mm", having[0].get("thickness_mm"))
 
     def _share_extra(self, name: str, place: int, everywhere: bool) -> None:
         """Of which things a colour, a finish, anchors or freight is said that is said once."""
@@ -431,6 +478,19 @@ class _Assembly:
         )
 
 
+def _products_with_a_size(events: Sequence[Event]) -> set[int]:
+    """The ids of the events of products that a size follows before the next product."""
+    found: set[int] = set()
+    named: Event | None = None
+    for event in events:
+        if event.kind == "product":
+            named = event
+        elif event.kind == "size" and named is not None:
+            found.add(id(named))
+            named = None
+    return found
+
+
 def _sizes_after_products(events: list[Event]) -> list[Event]:
     """ "techo (6x4) isodec 100 y pared (30m2) lana de roca 50": where sizes and products take
     turns, the size first and a product last, each size is the next product's. They are given
@@ -453,7 +513,7 @@ def _sizes_after_products(events: list[Event]) -> list[Event]:
 
 
 def _forget_size(group: dict[str, Any]) -> None:
-    for name in ("length_m", "width_m", "area_m2", "quantity"):
+    for name in _SIZE:
         group.pop(name, None)
 
 
@@ -491,4 +551,4 @@ def _area_of(group: dict[str, Any]) -> Decimal | None:
 
 
 def _has_size(group: dict[str, Any]) -> bool:
-    return any(name in group for name in ("length_m", "width_m", "area_m2", "quantity"))
+    return any(name in group for name in _SIZE)

@@ -66,6 +66,7 @@ class State:
     `quoted_items` are those of the last quote, to go back to; `quoted_before`: it was made
     in a conversation before this one, and what is asked for now has nothing to do with it.
     `asked_times` counts each question. `preface` is to be said before the coming quote.
+    `places`: how many roofs or walls it is, told before their size.
     `person_offered`: the last reply offered a person. `stopped`: nothing may be sent to this
     customer unasked.
     """
@@ -85,6 +86,7 @@ class State:
     quoted_items: tuple[Item, ...] = ()
     quoted_before: bool = False
     settled: bool = False
+    places: int | None = None
     name_asked: bool = False
     greeted: bool = False
     lost: int = 0
@@ -139,6 +141,7 @@ class State:
             options=self.options,
             language=self.language,
             missing_side=missing_side,
+            things=len(self.items),
         )
 
 
@@ -439,7 +442,10 @@ class _Turning:
             focus = min(state.focus, len(state.items) - 1)
             items = list(state.items)
             if state.options_field == "dimensiones":
+                pieces = None if items[focus].sized else items[focus].quantity
                 items[focus] = _without(items[focus], "dimensiones")
+                if option.length_m is not None and option.quantity is None:
+                    option = replace(option, quantity=pieces)  # "3 paneles", "de 6 metros"
             self.state = replace(state, items=tuple(items))
             self._change(focus, option)
             self._close(focus, state.options_field)
@@ -448,7 +454,9 @@ class _Turning:
     def _take_items(self) -> None:
         self._remove()
         self._remove_it()
+        self._make_longer()
         self._take_said_items()
+        self._take_places()
         self._take_superlative()
 
     def _remove_it(self) -> None:
@@ -467,6 +475,37 @@ class _Turning:
                 self.state = replace(self.state, options=(), options_field="")
         else:
             self.notes.append(self._say("change_what"))
+
+    def _make_longer(self) -> None:
+        """ "sumale 2 metros al largo", of the only thing; otherwise it has to be said in full."""
+        for name, metres in self.said.longer:
+            items = list(self.state.items)
+            side = getattr(items[0], name) if len(items) == 1 else None
+            if side is None:
+                self.notes.append(self._say("size_unclear"))
+            else:
+                items[0] = replace(items[0], **{name: side + metres})
+                self._set_items(items)
+
+    def _take_places(self) -> None:
+        """ "son dos techos", and then a size: of each, or of both?"""
+        count = self.said.places or self.state.places
+        self.state = replace(self.state, places=count)
+        sized = [at for at, item in enumerate(self.state.items) if item.sized]
+        if count is None or not sized:
+            return
+        self.state = replace(self.state, places=None)
+        item = self.state.items[sized[0]]
+        if len(sized) != 1 or len(self.said.items) != 1 or (item.quantity or 1) > 1:
+            return
+        if item.length_m is None or self.before.settled:
+            return
+        if self.said.each:
+            self._change(sized[0], Item(quantity=count))
+        else:
+            options = (replace(_size_of(item), quantity=count), _size_of(item))
+            self._open(sized[0], "dimensiones")
+            self._offer(sized[0], Unclear("dimensiones", options))
 
     def _take_superlative(self) -> None:
         """ "el más grueso" answers the question for the thickness."""
@@ -554,7 +593,12 @@ class _Turning:
     def _remove(self) -> None:
         """ "sacale la lana de roca": of several things, not of the only one."""
         items = self.state.items
-        kept = [at for at, item in enumerate(items) if item.product not in self.said.removed]
+        kept = [
+            at
+            for at, item in enumerate(items)
+            if item.product not in self.said.removed
+            and not any(_is_named(item, unwanted) for unwanted in self.said.unwanted)
+        ]
         if not kept or len(kept) == len(items):
             return
         places = {old: new for new, old in enumerate(kept)}
@@ -607,6 +651,13 @@ class _Turning:
         elsewhere = first.place and target.place and first.place != target.place
         if elsewhere and first.sized and target.sized:
             return True
+        alternative = (
+            first.thickness_mm not in (None, target.thickness_mm)
+            and not (first.product or first.sized or self.said.wants("correction"))
+            and target.sized
+        )
+        if self.said.wants("addition") and alternative:
+            return True  # "pasame también en 150"
         if self.said.wants("addition"):
             return (other or first.sized) and (target.sized or other)
         return (other and (first.sized or first.thickness_mm is not None)) or (
@@ -658,8 +709,10 @@ class _Turning:
 
     def _completed(self, item: Item, donor: Item) -> Item:
         """More of the same, where only a size was added."""
-        if item.product is not None or not item.sized:
+        if item.product is not None:
             return item
+        if not item.sized:
+            return _merged(donor, item)
         return replace(
             item,
             product=donor.product,
@@ -671,6 +724,13 @@ class _Turning:
 
     def _change(self, place: int, said: Item) -> None:
         items = list(self.state.items)
+        area = items[place].area_m2 is not None and not _says_size(said)
+        if area and said.quantity is not None and said.quantity > 1:
+            # "son 30 de lana", of a thing that was told in square metres: of which it says 30?
+            option = Item(area_m2=Decimal(said.quantity))
+            self._open(place, "dimensiones")
+            self._offer(place, Unclear("dimensiones", (option,)))
+            said = replace(said, quantity=None)
         items[place] = _merged(items[place], said)
         self.state = replace(self.state, items=tuple(items))
         if said.product is not None:
@@ -779,9 +839,14 @@ class _Turning:
             products = [known] if known is not None else []
         # "which is better for noise?" is answered by what is known of noise
         # and "aislar del ruido" asks for noise
+        if "compare" in said.topics and len(products) == 1 and (mine := self._item_in_focus()):
+            own = self.catalogue.product(mine.product) if mine.product else None
+            products = [own, *products] if own and own not in products else products
         general = {"compare"} if len(said.topics) > 1 else set()
         if set(said.topics) == {"thicknesses", "compare"} and products:
             general = {"thicknesses"}  # which of them is better
+        if said.wants("cheapest"):
+            general.add("compare")
         if {"sound", "fire", "water"} & set(said.topics):
             general.add("insulation")
         topics = [each for each in said.topics if each not in general]
@@ -799,18 +864,18 @@ class _Turning:
         if said.wants("payment"):
             self.answers.append(self._say("payment"))
         if said.wants("cheapest") and self.state.quoted is None:
-            self.answers.append(self._cheapest())
+            self.answers.append(self._cheapest(products or list(self.catalogue.products)))
         elif said.wants("price_objection"):
             quoted = self.state.quoted is not None
             self.answers.append(self._say("objection_quoted" if quoted else "objection"))
         self.answers = list(dict.fromkeys(self.answers))
 
-    def _cheapest(self) -> str:
+    def _cheapest(self, products: Sequence[Product]) -> str:
         """By the catalogue's own factors; what it costs is for the quote to say."""
         catalogue = self.catalogue
         costs = {
             product.base_price_per_m2 * catalogue.thickness_factor(thickness): (product, thickness)
-            for product in catalogue.products
+            for product in products
             for thickness in product.thicknesses_mm
         }
         product, thickness = costs[min(costs)]
@@ -828,7 +893,7 @@ class _Turning:
             return [self._say("finishes", finishes=one_of(language, names))]
         if topic == "price_factors":
             return self._prices_per_m2(products) or [self._say("price_factors")]
-        if topic in ("place", "hours", "warranty", "work"):
+        if topic in ("place", "hours", "warranty", "work", "other"):
             return [self._say("ask_a_person")]
         if topic == "tax":
             return [self._say("tax_included")]
@@ -1482,6 +1547,10 @@ def _without(item: Item, name: str) -> Item:
     if name == "terminaciones":
         return replace(item, finishes=None)
     return replace(item, length_m=None, width_m=None, area_m2=None, quantity=None)
+
+
+def _size_of(item: Item) -> Item:
+    return Item(length_m=item.length_m, width_m=item.width_m)
 
 
 def _says_size(item: Item) -> bool:

@@ -206,7 +206,8 @@ FILLER_KEYS: Final = keys(
     "about approx approximately me have has at"
 )
 REMOVE_KEYS: Final = keys(
-    "sacale sacar saca sacame sacarle quita quitale quitar quitarle remove drop elimina eliminar"
+    "sacale sacar saca sacame sacarle saco sacamos sacas sacan sacarles quita quitale quitar "
+    "quitarle quito quitamos remove drop elimina eliminar"
 )
 ONLY_KEYS: Final = keys("solo solamente unicamente only just")
 NOT_KEYS: Final = (
@@ -255,6 +256,15 @@ TIME_KEYS: Final = keys(
 MONEY_KEYS: Final = keys(
     "$ u$s usd uyu ars pesos peso dolares dolar dollars dollar € euros us$ mangos"
 )
+# A side is to be so much longer or shorter: "sumale 2 metros al largo".
+LONGER_KEYS: Final = keys(
+    "sumale sumar suma agregale agregar agrega agregame ponele alargalo alargar estiralo add mas "
+    "more extra"
+)
+SHORTER_KEYS: Final = keys(
+    "restale restar resta sacale sacar sacame quitale quitar bajale achicalo acortalo menos less"
+)
+
 ADDRESS_KEYS: Final = keys(
     "calle ruta km kilometro avenida av avda bulevar bv bvar esquina esq apto apartamento "
     "depto departamento piso solar manzana padron nro numero número tel telefono cel celular "
@@ -267,6 +277,33 @@ COUNTED_ELSEWHERE_KEYS: Final = keys(
     "kilo kg grados litros people times windows window doors door preguntas pregunta consultas "
     "consulta cosas cosa opciones opcion"
 )
+
+# What is as it was said of the thing before: all of it, or its size.
+SAME_AGAIN: Final[Mapping[str, tuple[str, ...]]] = {
+    "same": (
+        "otro igual",
+        "otra igual",
+        "y lo mismo en",
+        "y lo mismo de",
+        "y lo mismo pero",
+        "y lo mismo con",
+        "y lo mismo sin",
+        "otro lo mismo",
+        "another the same",
+        "and the same in",
+        "same again",
+    ),
+    "same_size": (
+        "misma medida",
+        "mismas medidas",
+        "mismo tamaño",
+        "la misma superficie",
+        "los mismos metros",
+        "mismas dimensiones",
+        "same size",
+        "same dimensions",
+    ),
+}
 
 # --- What the catalogue does not have -----------------------------------------------------
 
@@ -355,6 +392,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "me parece mucho", "se pasa ~ presupuesto", "fuera de presupuesto",
         "no me da el presupuesto", "no llego", "lo dejas en", "lo dejas a", "me lo dejas",
         "me lo dejan", "precio de amigo", "precio especial", "precio mayorista", "por mayor",
+        "mi presupuesto es", "tengo un presupuesto",
         "mas accesible", "mas baratos", "mas barata", "bajar ~ precio", "bajarme ~ precio",
         "bajame", "baja ~ precio", "te doy", "regateo", "ultimo precio", "mejor oferta", "off",
         "too much", "pricey", "lower the price", "cheap", "out of budget", "best price",
@@ -574,6 +612,9 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "nope", "ninguno", "ninguna", "nada", "jamas", "nunca", "no no",
     ),
     "addition": (
+        "me falto el", "me falto la", "me falto otro", "me falto otra", "me falto un techo",
+        "me faltaba el", "me faltaba la", "me faltaba otro", "me faltaba otra", "me olvide del",
+        "me olvide de la", "me olvide el", "me olvide la", "i forgot the",
         "ademas", "tambien", "agrega*", "agreg*", "sumale", "suma*", "sumar", "aparte de",
         "also", "add", "as well", "in addition", "plus", "otra cosa mas", "y otro", "y otra",
         "ademas de",
@@ -620,6 +661,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "de cuantos milimetros",
     ),
     "ask_colours": (
+        "que gris", "que grises", "que blanco", "que blancos", "que tono*",
         "que color*", "en que color*", "cuales color*", "colores", "what colo*", "which colo*",
         "colours", "colors",
     ),
@@ -639,10 +681,15 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     "ask_compare": (
         "diferencia", "diferencias", "cual es mejor", "que es mejor", "cual conviene",
         "cual me conviene", "que me conviene", "conviene", "cual me recomend*", "que me recomend*",
-        "recomenda*", "recomienda*", "recomiend*", "compar*", "versus", "difference",
+        "recomendas", "recomendan", "recomendarias", "recomendarian", "recomendacion*",
+        "recomendame", "recomendar", "recomienda*", "recomiend*", "que le pondrias",
+        "que me pondrias", "que pondrias", "que usarias", "que le pongo", "compar*", "versus",
+        "difference",
         "which is better", "which one", "recommend", "better", "cual aisla mas", "que aisla mas",
         "cual es la diferencia", "en que se diferencia*", "cual aisla", "cual es mas",
         "que me recomendas", "que me recomiendas", "que recomiendan", "cual recomiendan",
+        "cual me sirve", "cual sirve", "cual va mejor", "cual uso", "cual llevo", "cual pongo",
+        "cual me llevo", "cual tendria que", "cual deberia",
         "cual seria mejor", "cual rinde", "mejor el de", "vale la pena", "me aconsej*",
         "aconsej*", "que aconsej*", "suggest*", "what do you recommend", "cuanto cambia",
         "mucha diferencia",
@@ -696,6 +743,12 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "pasan a medir", "visita", "visita tecnica", "do you install", "installation included",
         "labour", "labor",
         "cuanto ~ colocacion", "cuanto ~ instalacion", "cuanto ~ colocarlo", "cuanto ~ instalarlo",
+    ),
+    "ask_other": (
+        "por mail", "por correo", "por email", "al mail", "foto", "fotos", "imagen", "imagenes",
+        "se puede pisar", "se pisa", "transitable", "pisable", "por unidad", "venden suelto",
+        "minimo de compra", "compra minima", "minimo que venden", "cuanto es ~ minimo", "by email",
+        "photo", "photos", "picture", "pictures", "minimum order", "muestra", "muestras", "sample",
     ),
     "ask_warranty": ("garantia", "garantias", "warranty", "guarantee", "vida util", "cuanto dura",
         "cuantos años dura", "se deteriora", "que duracion", "duracion", "how long does it last",

@@ -103,6 +103,7 @@ class Hint:
     `products`: of all the items. `pieces`: how many the only item is, where it is more than one.
     `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
+    `things`: how many items there are.
     """
 
     asked: tuple[str, ...] = ()
@@ -112,6 +113,7 @@ class Hint:
     options: tuple[Item, ...] = ()
     language: Language = "es"
     missing_side: str | None = None
+    things: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ class Understanding:
     `about_thicknesses_mm` what that is asked of. `choice` is which of the hint's options
     the message chose. `added`: the items come on top of those before; `removed`: products
     that are no longer wanted. `of_all`: it is said of all the items ("todo en gris").
+    `unwanted`: what tells the things that are no longer wanted ("el de 4x3 no"). `longer`: by
+    how many metres a side, "length_m" or "width_m", is to be longer. `places`: how many roofs
+    or walls it is, where no size is said; `each`: the size is that of each.
     `both_ways`: "anchors" or "freight", asked for with and without.
     """
 
@@ -141,6 +146,10 @@ class Understanding:
     added: bool = False
     removed: tuple[str, ...] = ()
     of_all: bool = False
+    unwanted: tuple[Item, ...] = ()
+    longer: tuple[tuple[str, Decimal], ...] = ()
+    places: int | None = None
+    each: bool = False
     both_ways: tuple[str, ...] = ()
 
     def wants(self, *names: str) -> bool:

@@ -168,6 +168,17 @@ def _join_words(tokens: Sequence[Token]) -> list[Token]:
     while at < len(tokens):
         token = tokens[at]
         after = tokens[at + 1] if at + 1 < len(tokens) else None
+        if (
+            token.word == "u"
+            and joined
+            and joined[-1].kind == "number"
+            and after is not None
+            and after.kind != "word"
+            and not after.text.startswith(("8", "11"))  # "10 u 11"
+        ):
+            joined.append(_word("unidades", token.glued))
+            at += 1
+            continue
         if token.kind == "word" and after is not None and after.glued:
             unit = lexicon.UNITS.get(token.word)
             caret = after.text == "^" and at + 2 < len(tokens)

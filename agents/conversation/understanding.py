@@ -57,6 +57,9 @@ _ASKS_ANYWHERE: Final = frozenset(
         "description", "compare", "products", "price_factors", "thicknesses", "colours",
     )
 )  # fmt: skip
+_SAME_AGAIN: Final = Phrases(
+    (phrase, kind) for kind, phrases in lx.SAME_AGAIN.items() for phrase in phrases
+)
 _INCH_TOLERANCE: Final = Decimal("0.03")
 _HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
@@ -80,6 +83,10 @@ class _Reading(Passage):
         self.phones: list[str] = []
         self.name: str | None = None
         self.removed: list[str] = []
+        self.unwanted: tuple[Item, ...] = ()
+        self.longer: list[tuple[str, Decimal]] = []
+        self.places: int | None = None
+        self.completes: int | None = None
 
     def result(self) -> Understanding:
         language = self._language()
@@ -99,6 +106,8 @@ class _Reading(Passage):
         self._bare_numbers()
         self._metres_alone()
         self._numbers_left_over()
+        self._the_same_again()
+        self._set_unwanted_apart()
         about, about_thicknesses = self._set_questions_apart()
         items, unclear, unknown, both_ways = assemble(self, self.events, self.hint.product)
         choice = self._choice(items)
@@ -120,6 +129,10 @@ class _Reading(Passage):
             removed=tuple(self.removed),
             of_all=self._of_all(),
             both_ways=both_ways,
+            unwanted=self.unwanted,
+            longer=tuple(self.longer),
+            places=self.places,
+            each=bool(self.said & lx.EACH_KEYS),
         )
         return replace(understanding, intents=self._intents(understanding))
 
@@ -446,9 +459,37 @@ class _Reading(Passage):
             if measure is None:
                 at += 1
                 continue
+            sign = self._longer_or_shorter(measure)
             self._label(measure)
-            self.measures.append(measure)
             at = max(measure.end, at + 1)
+            if sign and self._take_longer(measure, sign):
+                continue
+            self.measures.append(measure)
+
+    def _longer_or_shorter(self, measure: Measure) -> int:
+        """1 for "2 metros más", -1 for "restale 2 metros", 0 for a size."""
+        if measure.unit not in ("m", "cm") or not self.hint.things:
+            return 0
+        after, before = self.key(measure.end), self.key(measure.start - 1)
+        for words, sign in ((lx.LONGER_KEYS, 1), (lx.SHORTER_KEYS, -1)):
+            if after in words and after in ("mas", "menos", "more", "less"):
+                measure.end += 1
+                return sign
+            if before in words:
+                return sign
+        return 0
+
+    def _take_longer(self, measure: Measure, sign: int) -> bool:
+        """Whether the measure changes a side by so much, and not to so much."""
+        if self.key(measure.end) == "al" and self.key(measure.end + 1) in lx.SIDES:
+            measure.side = lx.SIDES[self.key(measure.end + 1)]
+            measure.end += 2
+        metres = in_metres(measure, default="m")
+        if measure.side not in ("length", "width") or len(metres) != 1:
+            return False
+        self.longer.append((f"{measure.side}_m", sign * metres[0]))
+        self._take(measure.start - 1, measure.end)
+        return True
 
     def _labels_come_first(self) -> bool:
         """Whether it is "largo 10 ancho 5" and not "10 largo 5 ancho"."""
@@ -675,6 +716,9 @@ class _Reading(Passage):
                 quantity = count_of(last.value)
                 end += 1
                 chain = chain[:2]
+            elif self._times_so_many(last) and count_of(last.value) is not None:
+                quantity = count_of(last.value)
+                chain = chain[:2]
         if len(chain) != 2 or self._negative(start):
             self._unclear(start, end, Unclear("dimensiones"))
             return
@@ -728,6 +772,12 @@ class _Reading(Passage):
         if first.unit in ("mm", "cm") and (len(chain) == 3 or chain[1].unit == "m"):
             return all(each.unit not in ("mm", "cm") for each in chain[1:])
         return len(chain) == 3 and first.unit is None and self._after_product(first)
+
+    def _times_so_many(self, last: Measure) -> bool:
+        """ "4x3 x2": the space says that the last is no side."""
+        times = last.start - 1
+        apart = self.key(times) == "x" and not self.tokens[times].glued
+        return apart and last.unit is None and self.tokens[last.start].glued
 
     def _may_begin_with_thickness(self, chain: list[Measure]) -> bool:
         """ "isodec 100 x 6": 100 m by 6, or 100 mm and 6 m long? Where no other thickness is
@@ -794,6 +844,7 @@ class _Reading(Passage):
                 self._event(height.start, height.end, "less", unclear=Unclear("dimensiones"))
 
     def _areas(self) -> None:
+        self._areas_left_out()
         for at, measure in enumerate(self.measures):
             if self.used[measure.start]:
                 continue
@@ -820,6 +871,18 @@ class _Reading(Passage):
             else:
                 options = tuple(Item(area_m2=area) for area in areas)
                 self._unclear(measure.start, measure.end, Unclear("dimensiones", options))
+
+    def _areas_left_out(self) -> None:
+        """ "20 m2 de isodec y 30 de lana": square metres again."""
+        squared = False
+        for measure in self.measures:
+            of_product = self.key(measure.end) in ("de", "of") and any(
+                self._starts_product(at) for at in (measure.end + 1, measure.end + 2)
+            )
+            if measure.unit == "m2":
+                squared = of_product
+            elif of_product and squared and measure.unit is None and not self.used[measure.start]:
+                measure.unit = "m2"
 
     def _is_unit_price(self, measure: Measure) -> bool:
         """ "el precio de 1 m2", "cuánto sale un metro cuadrado": asks for the price of one."""
@@ -916,6 +979,8 @@ class _Reading(Passage):
                 values = size_of(*options[0], None)
                 self._event(sides[0].start, sides[1].end, "size", values)
                 return [each for each in free if each not in sides]
+        if len(sides) == 1 and self._completes_a_length(sides[0]):
+            return []
         if len(sides) == 1 and not asked_thickness and not sides[0].of:
             metres = in_metres(sides[0], default="m")
             if self.hint.missing_side and len(metres) == 1:
@@ -926,6 +991,22 @@ class _Reading(Passage):
                 self._area_or_length(sides[0], metres[0])
             return []
         return free
+
+    def _completes_a_length(self, measure: Measure) -> bool:
+        """ "por 5", or "5", to "do you mean 10 m² or 10 m long?"."""
+        lengths = [
+            at
+            for at, option in enumerate(self.hint.options)
+            if option.length_m is not None and option.width_m is None
+        ]
+        metres = in_metres(measure, default="m")
+        if len(lengths) != 1 or len(metres) != 1 or measure.linear:
+            return False
+        if metres[0] == self.hint.options[lengths[0]].length_m:
+            return False
+        self.completes = lengths[0]
+        self._event(measure.start, measure.end, "size", {"width_m": metres[0]})
+        return True
 
     def _spoken_for(self, measure: Measure) -> bool:
         """Whether a bare number is told to be something else by the words around it."""
@@ -952,6 +1033,8 @@ class _Reading(Passage):
         if value is None:
             return
         if self.is_unknown_word(measure.end) and not (after_product or the_one):
+            return
+        if self.instead(measure.start):
             return
         of_pieces = self.key(measure.end) in lx.PIECE_KEYS
         if of_pieces or (self.key(measure.end) in lx.PLACE_KEYS and not after_product):
@@ -1059,7 +1142,8 @@ class _Reading(Passage):
         seen_of = named = False
         for _ in range(8):
             if at in places:
-                return places[at] if seen_of else None
+                beside = at == measure.end + 1 and self.key(measure.end) in lx.PIECE_KEYS
+                return places[at] if seen_of or beside else None
             if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
                 return None
             key = self.key(at)
@@ -1155,6 +1239,12 @@ class _Reading(Passage):
                 self._event(measure.start, measure.end + 1, "size", values)
                 self._take(length.start, length.end)
                 return
+        told_of = [e for e in sizes if e.end == measure.start - 1 and len(e.values) == 2]
+        if told_of and self.key(measure.start - 1) == "(":  # "4x3 (2 unidades), 5x3 (1 unidad)"
+            told_of[0].values["quantity"] = count
+            told_of[0].end = measure.end + 1 + (self.key(measure.end + 1) == ")")
+            self._take(measure.start, measure.end + 1)
+            return
         if count > 1 and len([each for each in sizes if len(each.values) >= 2]) == count:
             self._take(measure.start, measure.end + 1)  # each of them has its size
             return
@@ -1193,6 +1283,8 @@ class _Reading(Passage):
         if not sizes and self.hint.pieces:
             self._event(measure.start, measure.end + 1, "size", {"quantity": count})
             return
+        if not sizes and count > 1:
+            self.places = count
         here = [
             event for event in sizes[: count + 1]
             if event.kind == "size" and {"length_m", "width_m"} <= event.values.keys()
@@ -1231,9 +1323,14 @@ class _Reading(Passage):
                 self._event(
                     measure.start, measure.end, "size", {f"{self.hint.missing_side}_m": metres[0]}
                 )
-            elif not self.is_question(self.sentence[measure.start]):
+            elif not self._asks_but_for_a_price(self.sentence[measure.start]):
                 self._area_or_length(measure, metres[0])
             return
+
+    def _asks_but_for_a_price(self, sentence: int) -> bool:
+        """ "¿aguanta 40 metros?", but not "¿cuánto salen 40 metros?"."""
+        wants = any(cue == "quote_request" for *_, cue in self.cues_in.get(sentence, ()))
+        return self.is_question(sentence) and not wants
 
     def _other_side(self, size: Event) -> None:
         """ "30 metros lineales de 2,5 de alto", "10 metros y 5 de ancho"."""
@@ -1280,6 +1377,38 @@ class _Reading(Passage):
             if free and count is not None and self.key(measure.start - 1) in ("son", "sean"):
                 self._event(measure.start, measure.end, "size", {"quantity": count})
                 return
+
+    def _set_unwanted_apart(self) -> None:
+        """ "el de 4x3 no", "saca el de 150": of several things, one that goes."""
+        if self.hint.things < 2:
+            return
+        unwanted = [
+            e for e in self.events if e.kind in ("size", "thickness") and self._is_unwanted(e)
+        ]
+        self.unwanted = tuple(
+            Item(**{name: value for name, value in e.values.items() if name != "quantity"})
+            for e in unwanted
+        )
+        self.events = [event for event in self.events if event not in unwanted]
+
+    def _is_unwanted(self, event: Event) -> bool:
+        ends = event.end + 1 >= len(self.tokens) or self.tokens[event.end + 1].kind == "mark"
+        if self.key(event.end) == "no" and ends:
+            return True
+        back = event.at - 1
+        passing = lx.ARTICLE_KEYS | lx.OF_KEYS | lx.PLACE_KEYS | lx.PIECE_KEYS
+        while back >= 0 and self.key(back) in passing:
+            back -= 1
+        if self.key(back) in lx.REMOVE_KEYS or self.key(back) == "sin":
+            return True
+        return self.key(back) in lx.NOT_WANTED_VERB_KEYS and self.key(back - 1) in lx.NOT_KEYS
+
+    def _the_same_again(self) -> None:
+        """ "10x5 y lo mismo en 150", "lana de roca, misma medida", "otro igual en gris"."""
+        for at in range(len(self.tokens)):
+            found = None if self.used[at] else _SAME_AGAIN.at(self.keys, at)
+            if found is not None and not self.is_question(self.sentence[at]):
+                self.events.append(Event(at, found[1], found[0]))
 
     def _names_something(self, at: int) -> bool:
         return self.key(at) in lx.PLACE_KEYS or self.key(at) in lx.COUNTED_ELSEWHERE_KEYS
@@ -1675,6 +1804,8 @@ class _Reading(Passage):
         options = self.hint.options
         if not options:
             return None
+        if self.completes is not None:
+            return self.completes
         if len(options) == 1 and self.has_cue("affirm") and not self.has_cue("deny"):
             return 0
         words = self.said
@@ -1773,7 +1904,7 @@ class _Reading(Passage):
         if said.topics:
             sure["product_question"] = 0.85
         ordered = [item for item in said.items if item != Item()]
-        if said.removed:
+        if said.removed or said.unwanted or said.longer:
             sure["correction"] = 0.85
         if ordered and any(item.product or item.sized or item.thickness_mm for item in ordered):
             sure["quote_request"] = max(sure.get("quote_request", 0.0), 0.85)

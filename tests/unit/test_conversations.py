@@ -138,6 +138,8 @@ def meaning(said: Understanding) -> str:
         parts.append(f"choice {said.choice + 1}")
     if said.removed:
         parts.append("without " + ", ".join(PRODUCTS.get(each, each) for each in said.removed))
+    parts += (f"without {shown(each)}" for each in said.unwanted)
+    parts += (f"{side} {metres:+f}" for side, metres in said.longer)
     if said.name:
         parts.append(f"name {said.name}")
     parts += (f"phone {each}" for each in said.phones)
