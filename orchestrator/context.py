@@ -83,7 +83,16 @@ from orchestrator.errors import (
 from orchestrator.outbox import Outgoing, documents
 from orchestrator.pages import Page, newest_first
 from orchestrator.settings import OnBusy, Settings
-from orchestrator.tasks import BY_ID, State, Task, TaskStore, ensure_index, new_id, store_errors
+from orchestrator.tasks import (
+    BY_ID,
+    State,
+    Task,
+    TaskStore,
+    earlier_than,
+    ensure_index,
+    new_id,
+    store_errors,
+)
 
 Document = dict[str, Any]
 Role = Literal["customer", "assistant", "person"]
@@ -470,7 +479,9 @@ class Sessions:
         """Sessions whose last change with outgoing entries was before a time, and that still
         hold them."""
         with store_errors():
-            found = self._sessions.find({"unsent_at": {"$lt": before}}, {"_id": 1}).limit(limit)
+            found = self._sessions.find({"unsent_at": earlier_than(before)}, {"_id": 1}).limit(
+                limit
+            )
             return [document["_id"] for document in found]
 
     def projected(self, session: Session) -> bool:
@@ -493,7 +504,7 @@ class Sessions:
         Those go first: a session that is cut short here is found again.
         """
         kept = dt.timedelta(days=self._settings.session_retention_days)
-        old = {"updated_at": {"$lt": self._clock.now() - kept}}
+        old = {"updated_at": earlier_than(self._clock.now() - kept)}
         gone = 0
         with store_errors():
             for found in list(self._sessions.find(old, {"version": 1}).limit(limit)):

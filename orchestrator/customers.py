@@ -51,7 +51,7 @@ from orchestrator.errors import NotFound, TaskIsFinal
 from orchestrator.logs import log
 from orchestrator.phones import names, spellings, texts
 from orchestrator.settings import Settings
-from orchestrator.tasks import BY_ID, TaskStore, ensure_index, new_id, store_errors
+from orchestrator.tasks import BY_ID, TaskStore, earlier_than, ensure_index, new_id, store_errors
 from orchestrator.workflows import Workflows
 
 Document = dict[str, Any]
@@ -234,9 +234,9 @@ class Customers:
         """Go on with erasures that are due; returns how many."""
         with store_errors():
             due = list(
-                self._erasures.find({"check_at": {"$lt": self._clock.now()}}, {"_id": 1}).limit(
-                    limit
-                )
+                self._erasures.find(
+                    {"check_at": earlier_than(self._clock.now())}, {"_id": 1}
+                ).limit(limit)
             )
         for document in due:
             self.advance(document["_id"])

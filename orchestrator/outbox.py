@@ -66,6 +66,7 @@ from orchestrator.tasks import (
     Priority,
     Request,
     Task,
+    earlier_than,
     ensure_index,
     new_id,
     new_token,
@@ -696,7 +697,7 @@ class Outbox:
         ):
             mended += self.project(session_id)
         for state in (EntryState.PENDING, EntryState.SENDING):
-            due = {"state": state.value, "check_at": {"$lt": now}}
+            due = {"state": state.value, "check_at": earlier_than(now)}
             with store_errors():
                 found = list(self._entries.find(due).limit(limit))
             for document in found:

@@ -29,7 +29,7 @@ from orchestrator.outbox import Outbox
 from orchestrator.registry import Load, Registry
 from orchestrator.router import Router
 from orchestrator.settings import Settings
-from orchestrator.tasks import Priority, State, Task, TaskStore, store_errors
+from orchestrator.tasks import LONG_AGO, Priority, State, Task, TaskStore, store_errors
 from orchestrator.timers import Timers
 from orchestrator.triggers import Triggers
 from orchestrator.workflows import Workflows
@@ -40,7 +40,6 @@ BULK = 1000
 MOST = 10_000  # tasks that one pass publishes again
 # Messages published this close to the oldest in a queue may still be on their way.
 IN_FLIGHT_S = 1.0
-LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
 ERASURES = 5  # gone on with in one pass
 SESSIONS = 20  # removed in one pass
 EPOCH = {"_id": "redis"}
@@ -148,7 +147,6 @@ class Rescuer:
         steps: list[Callable[[Counts], None]] = [
             self._running,
             self._queued,
-            self._retries,
             partial(self._lost, load),
             partial(self._future, load),
             self._blocked,
@@ -237,13 +235,6 @@ class Rescuer:
                     return
         self._epoch, self._raised_at = known["n"], known.get("raised_at", LONG_AGO)
 
-    def _retries(self, counts: Counts) -> None:
-        due = [task for task in self._store.retries_due(BULK) if task.state is State.QUEUED]
-        now = self._clock.now()
-        if due and self._publish(due, now):
-            self._store.retries_published(due, now, self._epoch)
-            counts.published += len(due)
-
     def _lost(self, load: Load | None, counts: Counts) -> None:
         """Publish again what is queued and whose message is not where it should be.
 
@@ -252,7 +243,7 @@ class Rescuer:
         empty, nothing is; but for what a worker has just taken. A healthy backlog of any length
         is left alone, and costs nothing.
         """
-        if load is None or not self._store.any_published():
+        if load is None:
             return
         now = self._clock.now()
         try:
@@ -290,26 +281,28 @@ class Rescuer:
                 break
             self._store.published_again(lost, now, self._epoch)
             done += len(lost)
+            forgotten = sum(self._was_forgotten(task) for task in lost)
+            counts.republished += forgotten
+            counts.published += len(lost) - forgotten
             # A bulk may take longer than the lock is kept without a sign.
             if len(lost) < wanted or not self._acquire():
                 break
-        if bound == self._raised_at:
-            counts.republished += done
-        else:
-            counts.published += done
         return done
+
+    def _was_forgotten(self, task: Task) -> bool:
+        """Redis has lost its message with all others."""
+        return (task.published_at or LONG_AGO) < self._raised_at and task.epoch < self._epoch
 
     def _is_due_again(self, task: Task, now: dt.datetime) -> bool:
         """Whether to publish a task whose message is gone once more: with growing pauses, where
         Redis has not lost it with all others."""
-        published = task.published_at or LONG_AGO
-        if published < self._raised_at and task.epoch < self._epoch:
+        if self._was_forgotten(task):
             return True
         settings = self._settings
         pause_s = min(
             settings.republish_after_s * 2.0 ** min(task.looks, 20), settings.republish_max_s
         )
-        return published + dt.timedelta(seconds=pause_s) <= now
+        return (task.published_at or LONG_AGO) + dt.timedelta(seconds=pause_s) <= now
 
     def _publish(self, tasks: list[Task], now: dt.datetime) -> bool:
         try:
@@ -327,7 +320,7 @@ class Rescuer:
             return
         self._looked_ahead_at = self._clock.monotonic()
         counts.recalled += self._store.recall_the_future(BATCH)
-        if load is None or not self._store.any_published():
+        if load is None:
             return
         now = self._clock.now()
         beyond = now + dt.timedelta(seconds=JUMP_S)
@@ -341,8 +334,19 @@ class Rescuer:
     # -- states ----------------------------------------------------------------------
 
     def _queued(self, counts: Counts) -> None:
-        # They are due at their deadline only; others are of an earlier release.
-        self._store.look_again(*self._due(State.QUEUED, counts))
+        """Publish those whose pause is over; else they are due at their deadline only."""
+        due = list(self._due(State.QUEUED, counts))
+        now = self._clock.now()
+        over: list[Task] = []
+        others: list[Task] = []
+        for task in due:
+            is_over = task.run_after is not None and task.run_after <= now
+            (over if is_over else others).append(task)
+        if over and self._publish(over, now):
+            self._store.retries_published(over, now, self._epoch)
+            counts.published += len(over)
+        # These are of an earlier release.
+        self._store.look_again(*others)
 
     def _running(self, counts: Counts) -> None:
         if self._is_disturbed():

@@ -24,15 +24,17 @@ Collection `tasks`, one document per task:
     token          random per claim; how a lost acknowledgement is recognised
     worker         who holds it, for people; set only while running
     check_at       when the rescuer looks next: for a running task, when its lease ends; for a
-                   queued one its deadline
+                   queued one its deadline, or the end of its pause
     looks          looks since it was blocked or began to wait, publishes since it was queued:
                    for growing pauses
-    lane           queue and priority, while its message should be in there
+    lane           queue and priority, while its message should be in there; "paused" while
+                   it waits for its next try
     run_after      a retry waits until then; gone once it is published
     deadline       past it the task is cancelled, or null
     cancel         true once somebody asked a running task to stop
     attempts, failures, crashes   claims; errors raised; workers lost
-    queued_at, published_at, epoch   when it became ready; the last publish, and its epoch
+    queued_at, published_at, epoch   when it became ready; the last publish (of a paused one:
+                   when its pause began), and its epoch
     decision       the router's choice and its reasons
     parent         {id, phase, n} of a child; depth how deep
     run            id of the workflow run that it is a step of; its id is then
@@ -113,6 +115,10 @@ CLOCK_TRUSTED_S = 60.0
 CLOCK_READ_S = 0.5
 # What BSON cannot take: unknown types, half characters, numbers over 64 bits, over 16 MB.
 UNFIT = (BSONError, UnicodeError, OverflowError, DocumentTooLarge)
+# Below every time that is stored.
+LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
+# The lane of tasks whose message is not to be in any queue yet.
+PAUSED = "paused"
 # Browsers send a message that got no answer again; the same words after this are new words.
 TWIN_WINDOW = dt.timedelta(seconds=10)
 
@@ -399,9 +405,19 @@ def lane_of(queue: str, priority: Priority) -> str:
     return f"{queue}/{priority.value}"
 
 
-def _until(deadline: dt.datetime | None) -> Document:
-    """When the rescuer must look at a queued task, whatever becomes of its message."""
-    return {} if deadline is None else {"check_at": deadline}
+def earlier_than(time: dt.datetime) -> Document:
+    """The query for times before this one, by an index.
+
+    With a lower bound: SecantusDB 0.6 would read every document that has no such time.
+    """
+    return {"$gt": LONG_AGO, "$lt": time}
+
+
+def _until(*times: dt.datetime | None) -> Document:
+    """When the rescuer must look at a queued task, whatever becomes of its message: at the first
+    of these times, if there is any."""
+    given = [time for time in times if time is not None]
+    return {"check_at": min(given)} if given else {}
 
 
 def open_database(settings: Settings, *listeners: CommandListener) -> Database[Document]:
@@ -495,17 +511,29 @@ class TaskStore:
         ensure_index(self._tasks, "blocked", "key state seq", where={"key": {"$gt": ""}})
         ensure_index(self._tasks, "head", "key", unique=True, where={"head": True})
         ensure_index(self._tasks, "twin", "twin", unique=True, where={"twin": {"$gt": ""}})
-        ensure_index(self._tasks, "retries", "run_after")
         # Holds what is queued only: an entry comes with a publish and goes with the claim.
         ensure_index(self._tasks, "lanes", "lane published_at", where={"lane": {"$gt": ""}})
         # Lists, a page at a time; that of all tasks goes by the id alone.
         for first in ("state", "type", "agent", "session_id", "dead"):
             ensure_index(self._tasks, f"list_{first}", f"{first} _id")
         ensure_index(self._tasks, "expiry", "expire_at", expireAfterSeconds=0)
+        self._adopt_retries()
         with store_errors(), suppress(DuplicateKeyError):
             if self._tallies.find_one(TALLY) is None:
                 ended = {s.value: self._tasks.count_documents({"state": s.value}) for s in FINAL}
                 self._tallies.insert_one(TALLY | ended)
+
+    def _adopt_retries(self) -> None:
+        """Earlier releases found retries by an index of their own."""
+        with store_errors():
+            if "retries" not in self._tasks.index_information():
+                return
+            self._tasks.update_many(
+                {"run_after": {"$gt": LONG_AGO}},
+                {"$set": {"lane": PAUSED}, "$min": {"check_at": self._clock.now()}},
+            )
+            with suppress(OperationFailure):  # another process was quicker
+                self._tasks.drop_index("retries")
 
     def read_clock(self) -> None:
         """Take a reading of the database's clock."""
@@ -976,11 +1004,13 @@ class TaskStore:
         fields = {
             "state": State.QUEUED.value,
             "queued_at": now,
+            "published_at": now,
             "run_after": due,
+            "lane": PAUSED,
             "looks": 0,
             # Nothing is published before the pause is over: an epoch that is always older.
             "epoch": -1,
-        } | _until(claim.task.deadline)
+        } | _until(claim.task.deadline, due)
         return self._end_attempt(
             claim,
             fields,
@@ -1177,11 +1207,9 @@ class TaskStore:
 
     def due(self, state: State, limit: int) -> list[Task]:
         """Tasks of a state whose `check_at` has passed."""
-        return self._found({"state": state.value, "check_at": {"$lt": self._clock.now()}}, limit)
-
-    def retries_due(self, limit: int) -> list[Task]:
-        """Tasks whose pause before the next try is over, and that are not published yet."""
-        return self._found({"run_after": {"$lt": self._clock.now()}}, limit)
+        return self._found(
+            {"state": state.value, "check_at": earlier_than(self._clock.now())}, limit
+        )
 
     def existing(self, task_ids: list[str]) -> set[str]:
         """Which of these were ever inserted."""
@@ -1206,16 +1234,13 @@ class TaskStore:
         # The range is for SecantusDB 0.6, which uses no partial index for equalities alone.
         return {"key": key, "state": State.BLOCKED.value, "seq": {"$gt": 0}}
 
-    def any_published(self) -> bool:
-        """Whether any task's message should be in a queue."""
-        with store_errors():
-            return self._tasks.find_one({"lane": {"$gt": ""}}, {"_id": 1}) is not None
-
     def published_before(
         self, queue: str, priority: Priority, time: dt.datetime, limit: int
     ) -> list[Task]:
         """Tasks that are still queued though they were last published before a time."""
-        return self._found({"lane": lane_of(queue, priority), "published_at": {"$lt": time}}, limit)
+        return self._found(
+            {"lane": lane_of(queue, priority), "published_at": earlier_than(time)}, limit
+        )
 
     def published_after(
         self, queue: str, priority: Priority, time: dt.datetime, limit: int
@@ -1236,21 +1261,16 @@ class TaskStore:
 
     def retries_published(self, tasks: list[Task], now: dt.datetime, epoch: int) -> None:
         """Record in one round trip that tasks whose pause is over were published."""
-        published = [
-            UpdateOne(
-                {"_id": task.id, "fence": task.fence},
-                {
-                    "$set": {
-                        "published_at": now,
-                        "epoch": epoch,
-                        "lane": lane_of(task.queue, task.priority),
-                    },
-                    "$inc": {"looks": 1},
-                    "$unset": {"run_after": ""},
-                },
-            )
-            for task in tasks
-        ]
+        published = []
+        for task in tasks:
+            fields = {
+                "published_at": now,
+                "epoch": epoch,
+                "lane": lane_of(task.queue, task.priority),
+            } | _until(task.deadline)
+            gone = {"run_after": ""} | ({} if "check_at" in fields else {"check_at": ""})
+            update = {"$set": fields, "$inc": {"looks": 1}, "$unset": gone}
+            published.append(UpdateOne({"_id": task.id, "fence": task.fence}, update))
         with store_errors():
             self._tasks.bulk_write(published, ordered=False)
 
@@ -1270,14 +1290,22 @@ class TaskStore:
                     {"state": state.value, "check_at": {"$gt": beyond}},
                     {"$set": {"check_at": lease_end}},
                 ).modified_count
-        longest = now + dt.timedelta(seconds=self._settings.retry_max_s + JUMP_S)
-        for task in self._found({"run_after": {"$gt": longest}}, limit):
-            if task.queued_at is not None and task.queued_at > now + dt.timedelta(seconds=JUMP_S):
-                with store_errors():
-                    recalled += self._tasks.update_one(
-                        {"_id": task.id, "fence": task.fence}, {"$set": {"run_after": now}}
-                    ).modified_count
-        return recalled
+        jumped = now + dt.timedelta(seconds=JUMP_S)
+        paused = self._found({"lane": PAUSED, "published_at": {"$gt": jumped}}, limit)
+        return recalled + self._begin_pauses_anew(paused, now)
+
+    def _begin_pauses_anew(self, paused: list[Task], now: dt.datetime) -> int:
+        updates = []
+        for task in paused:
+            if task.run_after is not None and task.published_at is not None:
+                due = now + (task.run_after - task.published_at)
+                fields = {"run_after": due, "published_at": now} | _until(task.deadline, due)
+                query = {"_id": task.id, "fence": task.fence}
+                updates.append(UpdateOne(query, {"$set": fields}))
+        if not updates:
+            return 0
+        with store_errors():
+            return self._tasks.bulk_write(updates, ordered=False).modified_count
 
     def look_again(self, *tasks: Task) -> None:
         """Put off the rescuer's next look at tasks, with growing pauses, in one round trip."""

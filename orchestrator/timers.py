@@ -33,7 +33,7 @@ from pymongo.errors import DuplicateKeyError
 from orchestrator.clock import Clock
 from orchestrator.errors import NotFound, OrchestratorError, StoreUnavailable
 from orchestrator.logs import log
-from orchestrator.tasks import Document, Request, ensure_index, store_errors
+from orchestrator.tasks import Document, Request, earlier_than, ensure_index, store_errors
 
 if TYPE_CHECKING:
     from orchestrator.coordinator import Coordinator
@@ -169,7 +169,7 @@ class Timers:
         """Accept the tasks of timers that are due, the longest due first; returns how many."""
         now = self._clock.now()
         with store_errors():
-            due = self._timers.find({"due_at": {"$lt": now}}).sort("due_at", 1).limit(limit)
+            due = self._timers.find({"due_at": earlier_than(now)}).sort("due_at", 1).limit(limit)
             timers = [Timer.from_document(document) for document in due]
         return sum(self._fire(timer, now) for timer in timers)
 

@@ -93,6 +93,7 @@ from orchestrator.tasks import (
     Task,
     TaskStore,
     digest,
+    earlier_than,
     ensure_index,
     new_id,
     store_errors,
@@ -437,7 +438,7 @@ class Workflows:
 
     def advance_due(self, limit: int) -> int:
         """Advance the runs that are due, and those that an event came for; how many."""
-        now = {"$lt": self._clock.now()}
+        now = earlier_than(self._clock.now())
         with store_errors():
             due = [
                 each["_id"] for each in self._runs.find({"due_at": now}, {"_id": 1}).limit(limit)

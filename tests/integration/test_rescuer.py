@@ -6,7 +6,9 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel
 
+from deploy.servers import free_port
 from orchestrator import rescue
+from orchestrator.broker import Publisher
 from orchestrator.declarations import Agent
 from orchestrator.rescue import Counts
 from orchestrator.tasks import Priority, Request, State, Task
@@ -53,6 +55,10 @@ def drop_messages(engine) -> None:
 def claim(engine, task, worker="w"):
     task = engine.store.get(task.id)
     return engine.store.claim(task.id, task.fence, worker)
+
+
+def without_redis(settings):
+    return settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
 
 
 def test_nothing_due_is_nothing_done(engine, rescuer):
@@ -135,10 +141,32 @@ def test_a_retry_does_not_wait_behind_a_backlog(engine, rescuer, advance):
     task = submit(engine)
     engine.store.retry(claim(engine, task), {"code": "x"}, 5.0)
     advance(6)
-    engine.rescuer("me", eager=True)._retries(counts := Counts())
+    engine.rescuer("me", eager=True)._queued(counts := Counts())
     assert counts.published == 1
-    engine.rescuer("me", eager=True)._retries(counts)
+    engine.rescuer("me", eager=True)._queued(counts)
     assert counts.published == 1
+    stored = engine.store.get(task.id)
+    assert (stored.run_after, stored.check_at, stored.looks) == (None, None, 1)
+
+
+def test_a_retry_that_is_published_keeps_its_deadline(engine, rescuer, advance):
+    task = submit(engine, deadline_s=20)
+    engine.store.retry(claim(engine, task), {"code": "x"}, 5.0)
+    advance(6)
+    assert rescuer.run_once().published == 1
+    assert engine.store.get(task.id).check_at == task.deadline
+    advance(15)
+    assert rescuer.run_once().expired == 1
+
+
+def test_a_retry_waits_for_redis(engine, rescuer, advance, monkeypatch):
+    task = submit(engine)
+    engine.store.retry(claim(engine, task), {"code": "x"}, 5.0)
+    advance(6)
+    monkeypatch.setattr(rescuer, "_publisher", Publisher(without_redis(engine.settings)))
+    assert rescuer.run_once().published == 0
+    monkeypatch.setattr(rescuer, "_publisher", engine.publisher)
+    assert rescuer.run_once().published == 1
 
 
 def test_a_backlog_does_not_grow_itself(engine, rescuer, advance):
@@ -350,6 +378,19 @@ def test_a_pause_that_was_asked_for_is_kept_however_long(engine, rescuer, advanc
         advance(engine.settings.lease_s + 1)
         rescuer.tick()
     assert engine.store.get(task.id).run_after is not None
+
+
+def test_a_pause_begins_anew_when_the_clock_went_back(engine, rescuer, advance, monkeypatch):
+    task = submit(engine)
+    engine.store.retry(claim(engine, task), {"code": "later"}, 7200.0, failed=False)
+    engine.clock.observe(engine.clock.now() - dt.timedelta(hours=5))
+    monkeypatch.setattr(engine.store, "read_clock", lambda: None)
+    advance(engine.settings.lease_s + 1)
+    rescuer.tick()
+    pause = engine.store.get(task.id).run_after - engine.clock.now()
+    assert dt.timedelta(seconds=7190) < pause <= dt.timedelta(seconds=7200)
+    advance(7201)
+    assert rescuer.tick().published == 1
 
 
 @pytest.mark.parametrize("erased", [False, True], ids=["final", "erased"])

@@ -16,7 +16,7 @@ from orchestrator.errors import (
     StaleAttempt,
     TaskIsFinal,
 )
-from orchestrator.tasks import Priority, Request, State, Task, TaskStore, new_token
+from orchestrator.tasks import Priority, Request, State, Task, TaskStore, earlier_than, new_token
 
 
 @pytest.fixture
@@ -322,6 +322,7 @@ def test_what_has_ended_is_tallied_and_what_has_not_is_counted(engine, store):
 # -- every query shape: with its index as without ------------------------------------------
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+LATER = NOW + dt.timedelta(seconds=20)
 SHAPES = {
     "transition": {"_id": "t07", "fence": 1},
     "transition with lease": {"_id": "t07", "fence": 1, "check_at": NOW + dt.timedelta(seconds=7)},
@@ -332,12 +333,11 @@ SHAPES = {
     "twin": {"twin": "w3"},
     "last of a key": {"key": "k1"},
     "blocked of a key": {"key": "k1", "state": "blocked", "seq": {"$gt": 0}},
-    "retries": {"run_after": {"$lt": NOW + dt.timedelta(seconds=20)}},
-    "due": {"state": "queued", "check_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
+    "due": {"state": "queued", "check_at": earlier_than(LATER)},
+    "ahead": {"state": "queued", "check_at": {"$gt": LATER}},
     "of a state": {"state": "queued"},
-    "lost of a lane": {"lane": "q/low", "published_at": {"$lt": NOW + dt.timedelta(seconds=20)}},
-    "ahead of a lane": {"lane": "q/low", "published_at": {"$gt": NOW + dt.timedelta(seconds=20)}},
-    "any lane": {"lane": {"$gt": ""}},
+    "lost of a lane": {"lane": "q/low", "published_at": earlier_than(LATER)},
+    "ahead of a lane": {"lane": "q/low", "published_at": {"$gt": LATER}},
 }  # fmt: skip
 
 
@@ -359,7 +359,7 @@ def test_a_query_answers_with_its_index_as_without(engine, shape):
         if n % 2:
             document |= {"key": f"k{n % 3}", "seq": n}
         if n % 5 == 0:
-            document["run_after"] = NOW + dt.timedelta(seconds=n)
+            del document["check_at"]
         if n % 10 == 3:
             document["twin"] = f"w{n}"
         documents.append(document)
@@ -414,3 +414,14 @@ def test_a_second_start_of_every_agent_makes_no_index_anew(engine, monkeypatch):
 
 def test_priorities_map_to_steps_in_their_order():
     assert [priority.step for priority in Priority] == sorted(p.step for p in Priority)
+
+
+def test_a_retry_of_an_earlier_release_is_found(engine, store):
+    tasks = engine.database["tasks"]
+    task = store.retry(claim(store, accept(store)), {"code": "x"}, 0.0)
+    tasks.update_one({"_id": task.id}, {"$unset": {"check_at": "", "lane": ""}})
+    tasks.create_index([("run_after", 1)], name="retries")
+    assert store.due(State.QUEUED, 10) == []
+    engine.store.ensure_indexes()
+    assert [due.id for due in store.due(State.QUEUED, 10)] == [task.id]
+    assert "retries" not in tasks.index_information()
