@@ -6,6 +6,7 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 
 import base64
 import ipaddress
+import json
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -390,6 +391,31 @@ class Settings(BaseSettings):
         "comes with the task.",
     )
 
+    syncs_file: Path | None = Field(
+        None,
+        description="YAML file that names the business's syncs, and where quotes are copied to "
+        "(docs/data-sync.md); without it there are none.",
+    )
+    sync_secrets: SecretStr | None = Field(
+        None,
+        description="Tokens and keys that SYNCS_FILE names, as a JSON object: "
+        '{"shop": "shpat_...", "office": {"type": "service_account", ...}}.',
+    )
+    catalogue_max_price_change_pct: float = Field(
+        40.0,
+        gt=0,
+        le=1000,
+        description="An import that changes a product's price by more waits for a person: prices "
+        "do not move that much in a week, a comma in the wrong place does.",
+    )
+    catalogue_max_gone_pct: float = Field(
+        20.0,
+        ge=0,
+        le=100,
+        description="An import that takes away more of the catalogue's products waits for a "
+        "person: it is more likely half a file.",
+    )
+
     business_file: Path | None = Field(
         None,
         description="YAML file with the name, address and logo that the business's documents show; "
@@ -419,6 +445,18 @@ class Settings(BaseSettings):
         if self.hard_limit_s < self.soft_limit_s:
             raise ValueError("HARD_LIMIT_S must not be below SOFT_LIMIT_S")
         return self
+
+    @field_validator("sync_secrets")
+    @classmethod
+    def _an_object(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                secrets = json.loads(value.get_secret_value())
+            except ValueError:
+                secrets = None
+            if not isinstance(secrets, dict):
+                raise ValueError('must be a JSON object, such as {"shop": "shpat_..."}')
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -122,6 +122,9 @@ class FileSource:
             after = int(cursor["row"]) if same and cursor is not None else 0
             start_over = cursor is not None and not same and not cursor.get("done")
             file.seek(0)
+            if not same:
+                # Noted before any row: so a file that is another one the next time is known.
+                yield Page((), {"digest": digest, "row": 0, "done": False}, start_over=start_over)
             found = (
                 replace(row, changed_at=changed_at)
                 for row in self._rows(file, form)
@@ -134,8 +137,7 @@ class FileSource:
                 last = len(rows) < self._page_rows
                 after = rows[-1].place or after if rows else after
                 position: Document = {"digest": digest, "row": after, "done": last}
-                yield Page(rows, position, last=last, start_over=start_over)
-                start_over = False
+                yield Page(rows, position, last=last)
                 if last:
                     return
 

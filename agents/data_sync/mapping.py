@@ -119,16 +119,19 @@ def read_row(values: Values, place: int | str, columns: Mapping[str, Column], ke
     return Mapped(text, record, tuple(wrong))
 
 
-def written_row(record: Record, columns: Mapping[str, Column]) -> Record:
-    """A record as the target calls its columns; fields without a column stay at home."""
+def written_row(record: Record, columns: Mapping[str, Column], *, flat: bool) -> Record:
+    """A record as the target calls its columns; fields without a column stay at home. `flat`
+    is for spreadsheets: lists become one text, and no text begins a formula."""
     row: Record = {}
     for name, column in columns.items():
         if column.constant is not None:
             row[column.source or name] = column.constant
         elif name in record:
             value = record[name]
-            if isinstance(value, list):
+            if flat and isinstance(value, list):
                 value = column.separator.join(map(str, value))
+            if flat:
+                value = harmless(value)
             row[column.source or name] = value
     return row
 

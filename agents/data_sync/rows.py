@@ -60,6 +60,10 @@ class FileUnreadable(ValueError):
     """The file as a whole is not what it should be; its message says why and names no value."""
 
 
+class NothingLeft(ValueError):
+    """A catalogue without products, and no row that brings one."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """A catalogue with the right rows put in, and the wrong ones in the file's order."""
@@ -91,6 +95,9 @@ def apply_rows(catalogue: Catalogue, rows: list[Row]) -> Applied:
 
     Equal rows on an equal catalogue give an equal result, and putting them in a second time
     changes nothing.
+
+    Raises:
+        NothingLeft: the catalogue has no products, and no row brings one.
     """
     document = catalogue.to_document()
     known: dict[str, Document] = {product["id"]: product for product in document["products"]}
@@ -113,6 +120,8 @@ def apply_rows(catalogue: Catalogue, rows: list[Row]) -> Applied:
         merged = [_merge(known.get(row.product["id"], {}), row.product) for row in right]
         touched = {product["id"] for product in merged}
         kept = [product for product in document["products"] if product["id"] not in touched]
+        if not (kept or merged):
+            raise NothingLeft
         try:
             Catalogue.from_document({**document, "products": kept + merged}, source="rows")
         except CatalogueInvalid as invalid:

@@ -101,12 +101,10 @@ def test_what_is_nested_is_reached_and_written_back_under_the_target_s_names() -
         {"id": 7, "variants": [{"price": "9.0"}], "tags": ["a", "b"]}, 1, columns, "id"
     )
     assert mapped.record == {"id": "7", "price": "9", "tags": ["a", "b"], "origin": "WA"}
-    assert written_row(mapped.record, columns) == {
-        "id": "7",
-        "variants.0.price": "9",
-        "tags": "a, b",
-        "origin": "WA",
-    }
+    row = {"id": "7", "variants.0.price": "9", "tags": ["a", "b"], "origin": "WA"}
+    assert written_row(mapped.record, columns, flat=False) == row
+    flat = written_row(mapped.record | {"id": "=1+1"}, columns, flat=True)
+    assert flat == row | {"tags": "a, b", "id": "'=1+1"}
 
 
 def test_bounds_are_for_numbers() -> None:

@@ -1,0 +1,301 @@
+"""The syncs of a process: sides opened, runs taken in turn, timers kept.
+
+Keeps secret which connector stands for a side of the settings file, and that one run of a sync is
+under way at a time.
+"""
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from agents.catalogue import CatalogueNotFound, changes
+from agents.data_sync import definitions as sides
+from agents.data_sync.connector import Connector
+from agents.data_sync.definitions import Definitions, Sync, load_definitions
+from agents.data_sync.files import FileSource
+from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
+from agents.data_sync.mapping import WrongCell
+from agents.data_sync.reconcile import Winner
+from agents.data_sync.records import RecordsSide
+from agents.data_sync.running import Finished, Running
+from agents.data_sync.store import Records, Run, RunOvertaken, SyncStore
+from agents.stores import stores_of
+from orchestrator import Request, TaskError
+from orchestrator.engine import Engine
+from orchestrator.errors import NotFound, RetryLater
+from orchestrator.logs import log
+from orchestrator.tasks import store_errors
+
+Document = dict[str, Any]
+TIMER = "sync/"
+# While another run of the same sync is under way.
+TURN_S = 2.0
+# Rows of one page get numbers from a block of their own, so that their order stays.
+BLOCK = 10_000
+VERSIONS_SHOWN = 200
+
+_lock = threading.Lock()
+_of_engine: WeakKeyDictionary[Engine, "Syncs"] = WeakKeyDictionary()
+
+
+def syncs_of(engine: Engine) -> "Syncs":
+    """The syncs of a process."""
+    with _lock:
+        syncs = _of_engine.get(engine)
+        if syncs is None:
+            syncs = _of_engine[engine] = Syncs(engine)
+        return syncs
+
+
+class Syncs:
+    """Runs what the settings file names. Raises StoreUnavailable where MongoDB does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._settings = engine.settings
+        self._clock = engine.clock
+        self._tasks = engine.store
+        self._timers = engine.timers
+        self._database = engine.database
+        stores = stores_of(engine)
+        self._catalogues = stores.catalogues
+        self._outside = stores.outside
+        kept_days = engine.settings.task_retention_days
+        self.store = SyncStore(engine.database, engine.clock, kept_days)
+        self.records = Records(engine.database, engine.clock)
+        self.imports = CatalogueImports(
+            engine.database, stores.catalogues, engine.clock, engine.settings
+        )
+
+    def ensure_indexes(self) -> None:
+        """Make every index that a query here relies on."""
+        self.store.ensure_indexes()
+        self.records.ensure_indexes()
+        self.imports.ensure_indexes()
+
+    @property
+    def definitions(self) -> Definitions:
+        """What the settings file names now."""
+        return load_definitions(self._settings.syncs_file)
+
+    def declare(self, definitions: Definitions) -> None:
+        """Let others see the syncs, and keep their timers as the file has them."""
+        for name, sync in definitions.syncs.items():
+            self.store.declare(
+                name,
+                {
+                    "source": sync.source.type,
+                    "target": sync.target.type,
+                    "schedule": sync.schedule,
+                    "conflicts": sync.conflicts,
+                    "deletes": sync.deletes,
+                },
+            )
+            if sync.schedule is not None:
+                self._timers.put(
+                    f"{TIMER}{name}",
+                    Request("run_sync", {"sync": name}, caller="timer"),
+                    cron=sync.schedule,
+                    zone=self._settings.business_zone,
+                )
+        self.store.retire(definitions.syncs)
+        for timer in self._timers.names(TIMER):
+            kept = definitions.syncs.get(timer.removeprefix(TIMER))
+            if kept is None or kept.schedule is None:
+                self._timers.remove(timer)
+
+    # -- running -------------------------------------------------------------------------
+
+    def run(
+        self,
+        name: str,
+        run_id: str,
+        *,
+        dry_run: bool,
+        full: bool,
+        confirmed: bool,
+        should_stop: Callable[[], bool],
+    ) -> Document:
+        """See `agent.run_sync`."""
+        sync = self.definitions.syncs.get(name)
+        if sync is None:
+            raise TaskError("no_such_sync", "The settings file names no such sync.", sync=name)
+        if not dry_run:
+            self._take(name, run_id)
+        run = self.store.begin(run_id, name, dry_run=dry_run, full=full)
+        try:
+            self._running(name, sync, run).go_on(run, should_stop=should_stop, confirmed=confirmed)
+        except RetryLater as later:
+            patience = dt.timedelta(seconds=sync.patience_s)
+            if self._clock.now() - run.started_at < patience:
+                raise
+            self._failed(run, str(later.facts.get("reason", later.code)), later.detail)
+            raise TaskError("patience_over", later.detail) from None
+        except TaskError as error:
+            self._failed(run, error.task_code, error.detail)
+            raise
+        except RunOvertaken:
+            raise RetryLater("Another attempt of this run is further.") from None
+        return run.report()
+
+    def _take(self, name: str, run_id: str) -> None:
+        while (active := self.store.take(name, run_id)) is not None:
+            try:
+                ended = self._tasks.get(active).state.final
+            except NotFound:
+                ended = True
+            if not ended:
+                raise RetryLater("Another run of this sync is under way.", after_s=TURN_S)
+            # It was cancelled, or its worker was lost for good.
+            log.info("sync.run_given_up", sync=name, run=active)
+            self.store.release(name, active)
+
+    def _failed(self, run: Run, code: str, detail: str) -> None:
+        try:
+            self.store.finish(run, "failed", {"code": code, "detail": detail})
+        except RunOvertaken:
+            log.info("sync.run_ended_already", sync=run.sync, run=run.id)
+
+    def _running(self, name: str, sync: Sync, run: Run) -> Running:
+        target = self._open(sync.target, run)
+        base = finish = restart = None
+        if isinstance(sync.target, sides.CatalogueSide):
+
+            def base(keys: list[str]) -> dict[str, Document]:
+                published = self.imports.published_by(name)
+                found = {} if published is None else products_of(published, keys)
+                return {key: dict(values) for key, values in found.items()}
+
+            def finish(run: Run) -> Finished:
+                return self._bring_in(name, sync, run)
+
+            def restart() -> None:
+                self.imports.unstage(run.id)
+
+        source = self._open(sync.source, run)
+        return Running(
+            self.store, name, sync, source, target, base=base, finish=finish, restart=restart
+        )
+
+    def _open(self, side: sides.Side, run: Run) -> Connector:
+        match side:
+            case sides.FileSide():
+                return FileSource(
+                    self._settings.import_dir,
+                    side.path,
+                    form=side.format,
+                    sheet=side.sheet,
+                    header_row=side.header_row,
+                    items=side.items,
+                )
+            case sides.CatalogueSide():
+                return CatalogueSide(
+                    self.imports, self._catalogues, run.id, lambda: run.page * BLOCK + 1
+                )
+            case sides.RecordsSide():
+                return RecordsSide(self.records, side.dataset)
+        raise TaskError("no_connector", "Nothing speaks to such a side.", type=side.type)
+
+    def secret(self, name: str) -> Any:
+        """A secret of SYNC_SECRETS.
+
+        Raises:
+            TaskError: `secret_missing`.
+        """
+        given = self._settings.sync_secrets
+        secrets = {} if given is None else json.loads(given.get_secret_value())
+        if name not in secrets:
+            raise TaskError("secret_missing", "SYNC_SECRETS has no such secret.", secret=name)
+        return secrets[name]
+
+    # -- the catalogue -------------------------------------------------------------------
+
+    def _bring_in(self, name: str, sync: Sync, run: Run) -> Finished:
+        rows, gone = self.imports.staged(run.id)
+        if not (rows or gone):
+            return Finished({"state": "unchanged"})
+        done = self.imports.bring_in(run.id, rows, gone, sync=name)
+        ids = {row.number: str(row.product["id"]) for row in rows}
+        links = self.store.links(name, [ids[cell.row] for cell in done.applied.wrong])
+        wrong = []
+        for cell in done.applied.wrong:
+            key = ids[cell.row]
+            column = sync.columns.get(cell.column.replace(".", "_"))
+            shown = (column.source if column else None) or cell.column
+            place = links[key].place if key in links else None
+            wrong.append(WrongCell(key if place is None else place, shown, key, cell.reason))
+        result: Document = {"state": done.state, "version": done.version}
+        held: Document | None = None
+        if done.state == "held":
+            held = {
+                "code": "import_held",
+                "detail": "The import waits for a person.",
+                "doubts": list(done.doubts),
+            }
+        return Finished(result, held, tuple(wrong))
+
+    def decide_import(self, import_id: str, decision: str, by: str) -> Document:
+        """Let a held import in, or keep it out."""
+        if decision == "reject":
+            self.imports.reject(import_id, by)
+            return {"import_id": import_id, "state": "rejected", "version": None}
+        done = self.imports.approve(import_id, by)
+        return {"import_id": import_id, "state": done.state, "version": done.version}
+
+    def restore(self, version: int, key: str) -> Document:
+        """See `agent.restore_catalogue`."""
+        try:
+            old = self._catalogues.version(version)
+        except CatalogueNotFound:
+            raise TaskError("version_not_found", "There is no such version.") from None
+        before = self._catalogues.current()
+        restored = self.imports.restore(version, key)
+        changed = changes(before, old).to_document()
+        return {
+            "version": restored,
+            "restored": version,
+            "changes": {each: len(listed) for each, listed in changed.items()},
+        }
+
+    def versions(self) -> Document:
+        """See `agent.catalogue_versions`."""
+        current = self._catalogues.current().version
+        with store_errors():
+            found = list(
+                self._database["catalogues"]
+                .find({"_id": {"$gt": 0}}, {"source_key": 1, "published_at": 1})
+                .sort("_id", -1)
+                .limit(VERSIONS_SHOWN)
+            )
+        return {
+            "current": current,
+            "versions": [
+                {
+                    "version": each["_id"],
+                    "source": each["source_key"],
+                    "published_at": each["published_at"].isoformat(),
+                }
+                for each in found
+            ],
+        }
+
+    # -- people --------------------------------------------------------------------------
+
+    def resolve(self, conflict_id: str, winner: Winner, task_id: str, by: str) -> Document:
+        """See `agent.resolve_sync_conflict`."""
+        conflict = self.store.open_conflict(conflict_id)
+        name = conflict["sync"]
+        sync = self.definitions.syncs.get(name)
+        if sync is None:
+            raise TaskError("no_such_sync", "The settings file names no such sync.", sync=name)
+        run = Run(task_id, name, False, False, "running", 0, None, {}, self._clock.now())
+        running = self._running(name, sync, run)
+        running.resolve(conflict, winner)
+        if winner == "source" and isinstance(sync.target, sides.CatalogueSide):
+            rows, gone = self.imports.staged(task_id)
+            # A person has looked at this very row.
+            self.imports.bring_in(task_id, rows, gone, sync=name, confirmed=True)
+        self.store.decided(conflict_id, winner, by)
+        return {"conflict_id": conflict_id, "winner": winner}
