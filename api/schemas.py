@@ -388,8 +388,9 @@ class ChatReply(BaseModel):
     acciones: list[str]
     quote: Quote | None
     cotizacion: Quote | None
-    answered_by: Literal["built_in", "language_model"] | None = Field(
-        description="Whether a language model was of use for this reply."
+    answered_by: Literal["built_in", "language_model", "workflow"] | None = Field(
+        description="Whether a language model was of use for this reply; `workflow`: a run has "
+        "asked for this message, and answers it in the session."
     )
     owner: Literal["bot", "human"] = Field(description="Who answers in this conversation now.")
     notice: str | None = Field(description="Set while a person answers: not a reply to be shown.")

@@ -228,6 +228,7 @@ class Await:
 
     session_id: str
     visit: Visit
+    takes: bool = False
 
 
 Command = Submit | StartRun | CallOut | Stop | Await
@@ -313,10 +314,19 @@ class _Advancing:
     def _look_at(self, visit: Visit) -> dt.datetime:
         """When an open visit needs a look, whatever is heard of it."""
         step = self.definition.step(visit.step)
-        asked = visit.stop or isinstance(step, TaskStep | WorkflowStep)
-        asked = asked or (isinstance(step, CallbackStep) and step.call is not None)
-        look_s = LOOK_S if asked else LONG_LOOK_S
-        return visit.due_at or self.facts.now + dt.timedelta(seconds=look_s)
+        soon = self.facts.now + dt.timedelta(seconds=LOOK_S)
+        if isinstance(step, CallbackStep) and self._is_settling(visit, step):
+            return min(visit.due_at or soon, soon)
+        if visit.stop or isinstance(step, TaskStep | WorkflowStep):
+            return visit.due_at or soon
+        return visit.due_at or self.facts.now + dt.timedelta(seconds=LONG_LOOK_S)
+
+    def _is_settling(self, visit: Visit, step: CallbackStep) -> bool:
+        """Whether a callback is not known yet to wait for its session, or to have asked: who
+        was to see to that may have died."""
+        unheard = step.session is not None and visit.key not in self.facts.waiting
+        outcome = self.facts.outcomes.get(visit.task_id(self.run.id)) if step.asks else None
+        return unheard or (step.asks and outcome is None)
 
     def _look_at_all(self) -> bool:
         """Look at each open visit once; whether any moved."""
@@ -401,7 +411,11 @@ class _Advancing:
     def _look_at_callback(self, visit: Visit, step: CallbackStep) -> bool:
         if visit.stop:
             return self._cancelled(visit)
+        call_id = visit.task_id(self.run.id)
+        outcome = self.facts.outcomes.get(call_id) if step.asks else None
         if visit.key in self.facts.events:
+            if step.asks and outcome is None:
+                self.commands[call_id] = Stop(call_id)  # what was to be asked is answered
             return self._complete(visit)
         if step.timeout is not None and visit.due_at is None:
             return self._begin(visit, step)
@@ -414,10 +428,8 @@ class _Advancing:
             if step.on_timeout is not None:
                 return self._complete(visit, "timeout")
             return self._fail(visit, "callback_timeout")
-        call_id = visit.task_id(self.run.id)
-        if step.call is not None and call_id in self.facts.missing:
-            return self._call_out(visit, step)
-        outcome = self.facts.outcomes.get(call_id)
+        if step.asks and call_id in self.facts.missing:
+            return self._ask(visit, step)
         if outcome is not None and not outcome.completed:
             return self._fail(visit, outcome.code or "call_failed")
         return False
@@ -498,8 +510,9 @@ class _Advancing:
                     visit = self._put(visit, due_at=due_at)
                 if step.session is not None:
                     self._await(visit, step.session)
-                if step.call is not None:
-                    self._call_out(visit, step)
+                if step.asks:
+                    # What waits for the answer is there before anything is asked.
+                    self._ask(visit, step)
             elif isinstance(step, MapStep):
                 over = self._value(step.map, visit)
                 if not isinstance(over, list):
@@ -556,10 +569,11 @@ class _Advancing:
             raise BadExpression("A delay until an expression needs an ISO 8601 time.") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(dt.UTC)
 
-    def _submit(self, visit: Visit) -> bool:
+    def _submit(self, visit: Visit, asked: Asked | None = None) -> bool:
         """The task of the visit's present try; False: it is only said once more."""
-        step: TaskStep = self.definition.step(visit.step)
-        asked = step.compensate if visit.undo else step
+        if asked is None:
+            step: TaskStep = self.definition.step(visit.step)
+            asked = step.compensate if visit.undo else step
         assert asked is not None
         task_id = visit.task_id(self.run.id)
         try:
@@ -583,9 +597,12 @@ class _Advancing:
         session_id = self._value(expression, visit)
         if not isinstance(session_id, str):
             raise BadExpression("A session is named by its id.")
-        self.commands[f"await {visit.key}"] = Await(session_id, visit)
+        takes = self.definition.step(visit.step).takes
+        self.commands[f"await {visit.key}"] = Await(session_id, visit, takes)
 
-    def _call_out(self, visit: Visit, step: CallbackStep) -> bool:
+    def _ask(self, visit: Visit, step: CallbackStep) -> bool:
+        if step.ask is not None:
+            return self._submit(visit, step.ask)
         assert step.call is not None
         task_id = visit.task_id(self.run.id)
         try:
@@ -680,7 +697,7 @@ class _Advancing:
         step = self.definition.step(visit.step)
         task_id = visit.task_id(self.run.id)
         self.commands.pop(task_id, None)
-        if isinstance(step, TaskStep | WorkflowStep):
+        if isinstance(step, TaskStep | WorkflowStep) or getattr(step, "asks", False):
             self.commands[task_id] = Stop(task_id, run=isinstance(step, WorkflowStep))
 
     def _stop_inside(self, visit: Visit) -> None:
@@ -797,6 +814,7 @@ class _Advancing:
                 continue
             if result and (
                 visit.state is not VisitState.COMPLETED
+                or visit.way == "timeout"  # nothing came
                 or getattr(self.definition.step(visit.step), "result", None) != result
             ):
                 continue

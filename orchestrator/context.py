@@ -185,7 +185,7 @@ class Burst:
 
     `messages` are the tasks whose messages it covers, the turn's own first; `through` is the
     number of the last. `reply` is what was answered already, in an earlier run or by the turn
-    that covered this task.
+    that covered this task; in the latter case there are no messages.
     """
 
     session: Session
@@ -562,15 +562,14 @@ class Sessions:
             reply = session.reply_to(task)
             if reply is not None:
                 self.project(session)
-                return Burst(session, task, reply=reply)
+                return Burst(session, task, self._answered_by(session, task), reply=reply)
             if session.seq >= (task.seq or 0):
                 raise TaskError("overtaken", "Later messages of this session were answered.")
             turn = session.turn
             if turn is not None and turn["task_id"] == task.id:
                 if session.fence > task.fence:
                     raise StaleAttempt(task_id=task.id, fence=task.fence)
-                known = self._store.many(turn["covers"])
-                messages = tuple(known[id] for id in turn["covers"] if id in known)
+                messages = self._answered_by(session, task)
                 through = turn["through"]
             else:
                 messages = self._together(session, task)
@@ -578,6 +577,14 @@ class Sessions:
             if self._mark(session, task, messages, through):
                 return Burst(session, task, messages, through)
         raise StaleContext(session_version=session.version, owner=session.owner)
+
+    def _answered_by(self, session: Session, task: Task) -> tuple[Task, ...]:
+        """What the turn of this task has answered; nothing where another's turn covered it."""
+        turn = session.turn
+        if turn is None or turn["task_id"] != task.id:
+            return ()
+        known = self._store.many(turn["covers"])
+        return tuple(known[id] for id in turn["covers"] if id in known)
 
     def _together(self, session: Session, task: Task) -> tuple[Task, ...]:
         """The task and those behind it that are understood with it."""
@@ -702,6 +709,64 @@ class Sessions:
         if self._advance(session, _Change(writer.changes(own, shared))) is None:
             raise StaleContext(session_version=session.version, owner=session.owner)
         return self.get(session.id)
+
+    def speak(
+        self,
+        session: Session,
+        text: str,
+        *,
+        source: str,
+        task_id: str,
+        facts: Document,
+        outgoing: Sequence[Outgoing] = (),
+        changes: Document | None = None,
+        hand_over: bool = False,
+    ) -> dt.datetime:
+        """Say something by the bot that answers nothing; the commit point of what leaves with it.
+
+        Once for each `source`, which must be unique among messages. `outgoing` leaves if this
+        counts (call `Outbox.project`), and `changes`, a writer's, take effect with it. With
+        `hand_over` a person has the session from here on. Returns when it was said.
+
+        Raises:
+            StaleContext: the session has changed since it was read, or is not the bot's.
+        """
+        said_at = self.spoken_at(session, source)
+        if said_at is not None:
+            return said_at
+        if session.owner != BOT or session.status == CLOSED:
+            raise StaleContext(session_version=session.version, owner=session.owner)
+        now = self._clock.now()
+        said = {
+            "source": source,
+            "role": "assistant",
+            "at": now,
+            "task_id": task_id,
+            "text": text,
+            "facts": facts,
+        }
+        fields = dict(changes or {})
+        if hand_over:
+            fields |= {"owner": HUMAN, "waiting_since": now}
+        change = _Change(fields, said=said, outgoing=documents(source, outgoing))
+        if self._advance(session, change, at=now) is None:
+            # Lost, or done with a lost acknowledgement.
+            session = self.get(session.id)
+            said_at = self.spoken_at(session, source)
+            if said_at is None:
+                raise StaleContext(session_version=session.version, owner=session.owner)
+            now = said_at
+        self.project(self.get(session.id))
+        return now
+
+    def spoken_at(self, session: Session, source: str) -> dt.datetime | None:
+        """When what has this source was said in a session; None where it was not."""
+        if (session.said or {}).get("source") == source:
+            at: dt.datetime = (session.said or {})["at"]
+            return at
+        with store_errors():
+            known = self._messages.find_one({"source": source}, {"at": 1})
+        return None if known is None else known["at"]
 
     @staticmethod
     def _check_size(session: Session, own: Document | None, shared: Document | None) -> None:

@@ -144,8 +144,12 @@ class DefinitionStore:
                 if inside not in (*beside, definition.id) and self._newest_of(inside) is None:
                     problem = f"there is no workflow {inside!r}"
                     faults.append(definition.fault((*place.where, "workflow"), problem))
-            asked = [step, step.compensate] if isinstance(step, TaskStep) else []
-            for each in asked:
+            asked: dict[tuple[str, ...], Asked | None] = {
+                ("task",): step if isinstance(step, TaskStep) else None,
+                ("compensate", "task"): getattr(step, "compensate", None),
+                ("ask", "task"): getattr(step, "ask", None),
+            }
+            for inner, each in asked.items():
                 if each is None:
                     continue
                 try:
@@ -154,7 +158,6 @@ class DefinitionStore:
                     wanted = ", ".join(each.capabilities) or "what it needs"
                     by = f" of {each.agent}" if each.agent else ""
                     problem = f"no agent{by} declares the task {each.task!r} with {wanted}"
-                    inner = ("task",) if each is step else ("compensate", "task")
                     faults.append(definition.fault((*place.where, *inner), problem))
                     log.debug("workflow.unstaffed", code=error.code)
         if faults:

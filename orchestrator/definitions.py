@@ -210,16 +210,32 @@ class Call(_Model):
 
 class CallbackStep(_Step):
     """Waits for an event from outside: a call to the run's URL for this name, or (`session`,
-    an expression) the next message of a customer. Past `timeout` it goes to `on_timeout`."""
+    an expression) the next message of a customer, which with `takes` is the run's to answer.
+    Once it waits, it may call out or `ask` by a task. Past `timeout` it goes to `on_timeout`."""
 
     kind = "callback"
     callback: Name
     session: Expression | None = None
+    takes: bool = False
     call: Call | None = None
+    ask: Asked | None = None
     timeout: Duration | None = None
     on_timeout: StepId | None = None
     result: Name | None = None
     on_failure: OnFailure = "fail"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CallbackStep":
+        if self.takes and self.session is None:
+            raise ValueError("takes is of a session's next message")
+        if self.call is not None and self.ask is not None:
+            raise ValueError("either calls out or asks")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """It has a task of its own: what it calls out or asks by."""
+        return self.call is not None or self.ask is not None
 
 
 class WorkflowStep(_Step):
@@ -728,9 +744,10 @@ def _bad_expressions(place: Place) -> Iterator[tuple[_Where, str]]:
         ("payload", getattr(step, "payload", None)),
         ("input", getattr(step, "input", None)),
         ("call", step.call.model_dump() if getattr(step, "call", None) else None),
-        (
-            "compensate",
-            {"payload": step.compensate.payload} if getattr(step, "compensate", None) else None,
+        *(
+            (name, {"payload": inner.payload})
+            for name in ("compensate", "ask")
+            if (inner := getattr(step, name, None)) is not None
         ),
     ):
         for place_of, expression in _expressions_in(value, (*where, name)):

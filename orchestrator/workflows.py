@@ -30,8 +30,8 @@ Collection `run_events`, what came for callbacks:
     unseen_at    when it came, until the run was advanced with it
     expire_at    as the run's
 
-Collection `run_waits`: {_id: "{run} {visit key}", run_id, session_id}: runs that wait for the
-next message of a session.
+Collection `run_waits`: {_id: "{run} {visit key}", run_id, session_id, takes, since}: runs that
+wait, since then, for the next message of a session; with `takes` it is theirs to answer.
 
 Written by this module only.
 """
@@ -382,7 +382,9 @@ class Workflows:
         tasks = {
             visit.key: visit.task_id(stored.id)
             for visit in stored.run.visits
-            if visit.undo or definition.step(visit.step).kind in ("task", "workflow")
+            if visit.undo
+            or definition.step(visit.step).kind in ("task", "workflow")
+            or getattr(definition.step(visit.step), "asks", False)
         }
         found = self._store.many(list(tasks.values()))
         shown = []
@@ -477,7 +479,7 @@ class Workflows:
                 tasks.add(ident)
             elif step.kind == "workflow":
                 runs.add(ident)
-            elif isinstance(step, CallbackStep) and step.call is not None:
+            elif isinstance(step, CallbackStep) and step.asks:
                 tasks.add(ident)
         known: dict[str, Outcome | None] = {}
         for ident, task in self._store.many(list(tasks)).items():
@@ -570,9 +572,15 @@ class Workflows:
         elif isinstance(command, StartRun):
             self._start_child(stored, command)
         elif isinstance(command, Await):
-            wait = {"_id": f"{stored.id} {command.visit.key}", "run_id": stored.id}
+            wait = {
+                "_id": f"{stored.id} {command.visit.key}",
+                "run_id": stored.id,
+                "session_id": command.session_id,
+                "takes": command.takes,
+                "since": self._clock.now(),
+            }
             with store_errors(), suppress(DuplicateKeyError):
-                self._waits.insert_one(wait | {"session_id": command.session_id})
+                self._waits.insert_one(wait)
         elif isinstance(command, CallOut):
             body = command.body | {
                 "run_id": stored.id,
@@ -833,19 +841,56 @@ class Workflows:
                 return
         raise CallbackRefused()
 
-    def message_received(self, session_id: str, key: str, payload: Document) -> int:
-        """Tell the runs that wait for a message of this session; how many did."""
+    def is_taken(self, session_id: str) -> bool:
+        """Whether a run waits for the next message of a session to answer it itself."""
         with store_errors():
             waiting = list(self._waits.find({"session_id": session_id}))
+        # A wait may be left of a run that went on, where a process died before it took it away.
+        return any(wait.get("takes") and self._waits_still(wait["_id"]) for wait in waiting)
+
+    def _waits_still(self, wait_id: str) -> bool:
+        run_id, _, visit_key = wait_id.partition(" ")
+        with store_errors():
+            if self._events.find_one({"_id": f"{run_id}.{visit_key}"}, {"_id": 1}) is not None:
+                return False
+            document = self._runs.find_one({"_id": run_id})
+        if document is None:
+            return False
+        run, now = StoredRun.from_document(document).run, self._clock.now()
+        return any(
+            visit.key == visit_key
+            and visit.state.open
+            and not visit.stop
+            and (visit.due_at is None or now < visit.due_at)
+            for visit in run.visits
+        )
+
+    def message_received(
+        self, session_id: str, key: str, said_at: dt.datetime, payload: Document
+    ) -> int:
+        """Tell the runs that have waited for a message of this session since before it was said;
+        how many did. Said again under the same key, it is no answer to what they ask next.
+        """
+        with store_errors():
+            waiting = list(self._waits.find({"session_id": session_id}))
+        told = 0
         for wait in waiting:
             run_id, _, visit_key = wait["_id"].partition(" ")
+            if wait.get("since", said_at) > said_at or self._has_heard(run_id, key):
+                continue
             try:
                 self._take_event(run_id, None, visit_key, payload | {"message_id": key})
+                told += 1
             except (CallbackUsed, CallbackRefused):
                 log.debug("run.message_not_waited_for", run_id=run_id)
             with store_errors():
                 self._waits.delete_one({"_id": wait["_id"]})
-        return len(waiting)
+        return told
+
+    def _has_heard(self, run_id: str, message_id: str) -> bool:
+        with store_errors():
+            events = self._events.find({"run_id": run_id}, {"payload.message_id": 1})
+            return any(each["payload"].get("message_id") == message_id for each in events)
 
     def _take_event(self, run_id: str, name: str | None, key: str, payload: Document) -> None:
         event_id = f"{run_id}.{key}"

@@ -13,6 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.catalogue import Language
+from agents.conversation.details import (
+    ask_for_details,
+    confirm_quote,
+    look_at_session,
+    quote_card,
+    read_details,
+    tell_customer,
+)
 from agents.conversation.dialogue import (
     State,
     Turn,
@@ -104,7 +112,8 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     """Answer a message, and those that came with it; returns what the front door needs.
 
     {text, intent, tipo, confidence, needs, actions, quote, language, answered_by, turn_id};
-    `answered_by` is "language_model" where one was of use, else "built_in". `quote` is null or
+    `answered_by` is "language_model" where one was of use, "workflow" where a run of one will
+    answer, else "built_in". `quote` is null or
     {id, codigo, producto, descripcion, total, precio_m2, moneda, impuesto, valido_hasta, items};
     `turn_id` is the task whose turn the reply is of, the same for all that it answers. While a
     person has the session nothing is said: `text` is empty and `owner` "human".
@@ -112,7 +121,7 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     Raises:
         StaleContext: the session changed meanwhile; the worker runs this again.
     """
-    _tell_workflows(context, said)
+    _start_workflows(context, said)
     burst = context.engine.sessions.begin(said.session_id, context.task)
     if burst.reply is not None:
         return _answered(context, burst)
@@ -121,6 +130,8 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     if context.phase and context.memory["kept"] == burst.session.of_agent(agent.id):
         turn, quote = _with_answer(context, Turn(**_restored(context.memory["turn"])))
         return _commit(context, burst, turn, quote, context.memory["by_model"])
+    if context.engine.workflows.is_taken(burst.session.id):
+        return _leave_to_run(context, burst)
     turn, by_model = _worked_out(context, burst, said)
     if turn.action == "request_quote":
         return _hand_over(_quote_request(burst.session, said, turn), burst, turn, by_model)
@@ -131,13 +142,20 @@ def process_message(context: TaskContext, said: CustomerMessage) -> Any:
     return _commit(context, burst, turn, None, by_model or worded_by_model)
 
 
-def _tell_workflows(context: TaskContext, said: CustomerMessage) -> None:
-    """A message may start runs, and may be what runs wait for; once, however often it is run."""
+def _start_workflows(context: TaskContext, said: CustomerMessage) -> None:
+    """A message may start runs; once, however often its task is run."""
     facts = {"session_id": said.session_id, "channel": said.channel, "task_id": context.task.id}
-    engine = context.engine
-    engine.triggers.happened("message_received", context.task.id, facts)
-    text = {"text": said.message}
-    engine.workflows.message_received(said.session_id, context.task.id, text | facts)
+    context.engine.triggers.happened("message_received", context.task.id, facts)
+
+
+def _tell_workflows(context: TaskContext, burst: Burst) -> None:
+    """What was said may be what runs wait for. After the turn's commit, so that nothing that
+    they say comes before it, and again by whoever finds it committed."""
+    if burst.messages:
+        facts = {"session_id": burst.session.id, "text": burst.text}
+        context.engine.workflows.message_received(
+            burst.session.id, context.task.id, burst.messages[-1].created_at, facts
+        )
 
 
 agent.handles("answer_product_question", needs=["product_knowledge"])(answer_from_catalogue)
@@ -164,6 +182,14 @@ def process_media(context: TaskContext, sent: CustomerMedia) -> Any:
     return _commit(context, burst, turn, None, by_model=False)
 
 
+# Asked for by workflows only: what they say in a session is no front end's to choose.
+_FOR_WORKFLOWS: dict[str, Any] = {"needs": ["context_management"], "public": False}
+agent.handles("look_at_session", **_FOR_WORKFLOWS)(look_at_session)
+agent.handles("ask_for_details", **_FOR_WORKFLOWS)(ask_for_details)
+agent.handles("read_details", **_FOR_WORKFLOWS)(read_details)
+agent.handles("confirm_quote", **_FOR_WORKFLOWS)(confirm_quote)
+agent.handles("tell_customer", **_FOR_WORKFLOWS)(tell_customer)
+
 agent.handles("generate_message", needs=["message_generation"])(write_message)
 
 
@@ -172,6 +198,7 @@ def _answered(context: TaskContext, burst: Burst) -> Any:
     if burst.session.outgoing:
         context.engine.outbox.project(burst.session.id)
     _note_sent(context, burst.reply)
+    _tell_workflows(context, burst)
     return burst.reply
 
 
@@ -186,7 +213,17 @@ def _leave_to_person(context: TaskContext, burst: Burst) -> Any:
     """The messages count as received, and the bot says nothing."""
     language = burst.session.context["shared"].get("language")
     silence = {"text": "", "owner": "human", "language": language, "turn_id": context.task.id}
-    return context.engine.sessions.commit(burst, writer=context.writer, reply=silence)
+    committed = context.engine.sessions.commit(burst, writer=context.writer, reply=silence)
+    _tell_workflows(context, burst)
+    return committed
+
+
+def _leave_to_run(context: TaskContext, burst: Burst) -> Any:
+    """A run of a workflow has asked, and answers; the customer is told that it was heard."""
+    kept = burst.session.of_agent(agent.id)
+    state = State.from_document(kept) if kept else State()
+    turn = Turn(text=say(state.language, "left_to_run"), state=state)
+    return _commit(context, burst, turn, None, by_model=False, by_run=True)
 
 
 def _worked_out(context: TaskContext, burst: Burst, said: CustomerMessage) -> tuple[Turn, bool]:
@@ -254,7 +291,7 @@ def _with_answer(context: TaskContext, turn: Turn) -> tuple[Turn, dict[str, Any]
         standing = (error.get("facts") or {}).get("standing", error.get("code", ""))
         return quote_not_settled(turn.state, standing), None
     if answer.completed:
-        return present_quote(turn.state, answer.result), _card(answer.result)
+        return present_quote(turn.state, answer.result), quote_card(answer.result)
     error = answer.error or {}
     if error.get("code") != "quote_refused":
         raise TaskError("quote_not_made", "The quote could not be made.", because=error.get("code"))
@@ -268,6 +305,7 @@ def _commit(
     turn: Turn,
     quote: dict[str, Any] | None,
     by_model: bool,
+    by_run: bool = False,
 ) -> Any:
     session = burst.session
     hand_over = "hand_over" in turn.effects
@@ -280,7 +318,7 @@ def _commit(
         "actions": list(turn.actions),
         "quote": quote,
         "language": turn.state.language,
-        "answered_by": "language_model" if by_model else "built_in",
+        "answered_by": _author(by_model, by_run),
         "owner": "human" if hand_over else "bot",
         "turn_id": context.task.id,
     }
@@ -314,24 +352,14 @@ def _commit(
     if outgoing:
         context.engine.outbox.project(session.id)
     _note_sent(context, committed)
+    _tell_workflows(context, burst)
     return committed
 
 
-def _card(quote: dict[str, Any]) -> dict[str, Any]:
-    """A quote as front ends show it; amounts are JSON numbers, as they expect."""
-    unit = quote["unit_price_per_m2"]
-    return {
-        "id": quote["quote_id"],
-        "codigo": quote["code"],
-        "producto": quote["product"],
-        "descripcion": quote["description"],
-        "total": float(quote["total"]),
-        "precio_m2": None if unit is None else float(unit),
-        "moneda": quote["currency"],
-        "impuesto": float(quote["tax"]),
-        "valido_hasta": quote["valid_until"],
-        "items": quote["items"],
-    }
+def _author(by_model: bool, by_run: bool) -> str:
+    if by_run:
+        return "workflow"
+    return "language_model" if by_model else "built_in"
 
 
 def _kept(turn: Turn) -> dict[str, Any]:

@@ -283,6 +283,19 @@ def quote_refused(
     return asking.turn(list(dict.fromkeys(notes)), "cotizacion", 1.0)
 
 
+def ask_for_missing(
+    state: State, problems: Sequence[Mapping[str, Any]], catalogue: Catalogue
+) -> Turn:
+    """Ask for what the state's items lack, and say what there is where something is not had.
+
+    `problems` are those of `quote_refused`, and of the code "missing".
+    """
+    refused = [each for each in problems if each["code"] != "missing"]
+    if refused:
+        return quote_refused(state, refused, catalogue)
+    return _Asking(state, catalogue).turn([], "cotizacion", 1.0)
+
+
 def begin_again(earlier: State, language: Language | None = None) -> State:
     """The state in which a customer's next conversation begins: who it is and the last quote
     are known, nothing is being asked for."""

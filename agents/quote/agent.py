@@ -1,16 +1,26 @@
 """The quote agent: prices what is asked for by the catalogue in force, and keeps the quote."""
 
+from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from agents.business import RESOURCE as BUSINESS
 from agents.business import load_business, publish_business
-from agents.catalogue import Language
+from agents.catalogue import Catalogue, Language
 from agents.product_answers import answer_product_question
 from agents.quote.pdf import quote_pdf
-from agents.quote.pricing import PriceRequest, PricingRefused, price_quote
+from agents.quote.pricing import (
+    PriceRequest,
+    PricingRefused,
+    Problem,
+    ProblemCode,
+    price,
+    price_quote,
+)
 from agents.quote.wording import describe_item, name_products, quote_document
 from agents.quotes import HOLDING, RESOURCE, NewQuote, QuoteAction, QuoteClosed, QuoteNotFound
 from agents.stores import prepare, stores_of
@@ -40,6 +50,7 @@ agent = Agent(
     setup=open_shop,
     resources=[RESOURCE, BUSINESS],
     holdings=[HOLDING],
+    workflows=Path(__file__).with_name("workflows"),
 )
 
 # A number, or a string of its digits: JSON's own numbers pass through floats on their way,
@@ -138,6 +149,21 @@ class QuoteWanted(BaseModel):
     supersedes: QuoteId | None = None
 
 
+class ItemSought(Item):
+    """A thing that is to be priced, as far as it is known."""
+
+    product: Name | None = None  # type: ignore[assignment]
+    thickness_mm: Measure | None = None  # type: ignore[assignment]
+
+
+class QuoteSought(BaseModel):
+    """Payload of `check_quote_request`: what is known of what is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[ItemSought] = Field(default_factory=list, max_length=60)
+
+
 class QuoteNamed(BaseModel):
     """Payload of what is done with a quote that there is."""
 
@@ -152,6 +178,71 @@ class Due(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(1000, ge=1, le=10_000)
+
+
+@agent.handles("check_quote_request", needs=["validation"])
+def check_quote_request(context: TaskContext, sought: QuoteSought) -> dict[str, Any]:
+    """Whether there is a price for what is known; nothing is stored.
+
+    Returns {complete, items, problems}: the items in the shape in which quotes are requested,
+    names of the catalogue as its ids, and what is in the way (`pricing.Problem.to_document`).
+    """
+    catalogue = stores_of(context.engine).catalogues.current()
+    items = [sought_item(each, catalogue) for each in sought.items]
+    problems = problems_of(sought.items, catalogue)
+    return {
+        "complete": not problems,
+        "items": items,
+        "problems": [problem.to_document() for problem in problems],
+    }
+
+
+def problems_of(sought: list[ItemSought], catalogue: Catalogue) -> list[Problem]:
+    """What keeps things from having a price, with what is not known of them."""
+    if not sought:
+        return [Problem("items", ProblemCode.MISSING)]
+    problems = []
+    for place, each in enumerate(sought):
+        missing = [name for name in ("product", "thickness_mm") if getattr(each, name) is None]
+        found = [Problem(name, ProblemCode.MISSING) for name in missing]
+        # The rest is checked with what stands for it, which is then no problem of its own.
+        product = catalogue.products[0].id if each.product is None else each.product
+        known = catalogue.product(product)
+        thickness_mm = each.thickness_mm
+        if thickness_mm is None:
+            thickness_mm = Decimal((known or catalogue.products[0]).thicknesses_mm[0])
+        whole = each.model_copy(update={"product": product, "thickness_mm": thickness_mm})
+        try:
+            price(catalogue, whole.price_request())
+        except PricingRefused as refused:
+            found += [
+                problem
+                for problem in refused.problems
+                if problem.field not in missing
+                and not (problem.field == "thickness_mm" and "product" in missing)
+            ]
+        problems += [replace(problem, field=f"items.{place}.{problem.field}") for problem in found]
+    return problems
+
+
+def sought_item(sought: ItemSought, catalogue: Catalogue) -> dict[str, Any]:
+    """A thing as it is requested, by the catalogue's ids; names that it does not have are left
+    as they are."""
+    item = sought.model_dump(mode="json", exclude_none=True)
+    for name, found in (
+        ("product", catalogue.product(sought.product) if sought.product else None),
+        ("colour", catalogue.colour(sought.colour) if sought.colour else None),
+    ):
+        if found is not None:
+            item[name] = found.id
+    if sought.finishes:
+        sides: Counter[str] = Counter()
+        for finish in sought.finishes:
+            name, count = (finish, 1) if isinstance(finish, str) else finish
+            known = catalogue.finish(name)
+            sides[known.id if known else name] += count
+        item["finishes"] = [[name, count] for name, count in sides.items()]
+    return item
 
 
 @agent.handles("create_quote", needs=["quote_generation", "price_calculation"])

@@ -252,11 +252,104 @@ def test_a_customers_next_message_is_an_answer(desk):
         {"id": "a", **DO},
     )
     run = start(desk, {"session_id": "s1"})
-    assert desk.workflows.message_received("s2", "m0", {"text": "si"}) == 0
-    assert desk.workflows.message_received("s1", "m1", {"text": "si"}) == 1
-    assert desk.workflows.message_received("s1", "m2", {"text": "no"}) == 0
+    heard = desk.workflows.message_received
+    now = desk.clock.now
+    assert heard("s2", "m0", now(), {"text": "si"}) == 0
+    # What was said before anybody waited is no answer.
+    assert heard("s1", "m0", now() - dt.timedelta(seconds=5), {"text": "no"}) == 0
+    assert heard("s1", "m1", now(), {"text": "si"}) == 1
+    assert heard("s1", "m2", now(), {"text": "no"}) == 0
     work(desk)
     assert len(desk.workflows.get(run.id).run.visits) == 3
+
+
+def test_an_answer_that_is_said_twice_is_no_answer_to_the_next_question(desk):
+    put(
+        desk,
+        {"id": "q", "callback": "one", "session": "input.session_id"},
+        {"id": "r", "callback": "two", "session": "input.session_id"},
+    )
+    run = start(desk, {"session_id": "s1"})
+    now = desk.clock.now() + dt.timedelta(seconds=1)
+    assert desk.workflows.message_received("s1", "m1", now, {"text": "si"}) == 1
+    assert desk.workflows.message_received("s1", "m1", now, {"text": "si"}) == 0
+    assert desk.workflows.message_received("s1", "m2", now, {"text": "no"}) == 1
+    assert desk.workflows.get(run.id).run.state is RunState.COMPLETED
+
+
+ASKING = {
+    "id": "q",
+    "callback": "reply",
+    "session": "input.session_id",
+    "takes": True,
+    "ask": {"task": "do", "payload": {"n": "=input.n"}},
+    "timeout": "3d",
+}
+
+
+def test_who_asks_waits_for_the_answer_before_the_question_is_asked(desk, monkeypatch):
+    put(desk, ASKING, {"id": "a", **DO})
+    waiting = []
+    submit_step = desk.coordinator.submit_step
+
+    def look(*args):
+        waiting.append(desk.database["run_waits"].count_documents({}))
+        return submit_step(*args)
+
+    monkeypatch.setattr(desk.coordinator, "submit_step", look)
+    run = start(desk, {"session_id": "s1", "n": 4})
+    assert waiting == [1]
+    assert desk.store.get(f"{run.id}.q:1.1").payload == {"n": 4}
+    assert desk.workflows.is_taken("s1")
+    assert not desk.workflows.is_taken("s2")
+    assert len(work(desk)) == 1
+    assert desk.workflows.get(run.id).run.visits[0].state.value == "active"
+    desk.workflows.message_received("s1", "m1", desk.clock.now(), {"text": "si"})
+    assert not desk.workflows.is_taken("s1")
+    assert work(desk) == [f"{run.id}.a:1.1"]
+
+
+def test_a_question_that_nobody_could_ask_fails_and_one_that_is_answered_is_not_asked(desk):
+    put(desk, ASKING)
+    failing = start(desk, {"session_id": "s1", "n": 4})
+    work(desk, fail=("q",))
+    assert desk.workflows.get(failing.id).run.error["code"] == "broken"
+    early = start(desk, {"session_id": "s2", "n": 4})
+    desk.workflows.message_received("s2", "m1", desk.clock.now(), {"text": "si"})
+    assert desk.store.get(f"{early.id}.q:1.1").state is State.CANCELLED
+    assert desk.workflows.get(early.id).run.state is RunState.COMPLETED
+
+
+def test_a_process_that_dies_before_it_waits_or_asks_is_made_good(desk, monkeypatch):
+    put(desk, ASKING)
+
+    def dies(*args, **more):
+        raise SystemExit
+
+    for broken in ("_carry_out", "_submit"):
+        session_id = f"s{broken}"
+        with monkeypatch.context() as dying:
+            dying.setattr(desk.workflows, broken, dies)
+            with pytest.raises(SystemExit):
+                start(desk, {"session_id": session_id, "n": 1}, key=broken)
+        later(desk, seconds=31)
+        desk.workflows.advance_due(100)
+        assert desk.workflows.is_taken(session_id)
+        assert len(work(desk)) == 1
+
+
+def test_what_is_left_of_a_wait_takes_no_message(desk):
+    put(desk, ASKING)
+    run = start(desk, {"session_id": "s1", "n": 1})
+    [left] = desk.database["run_waits"].find()
+    desk.workflows.cancel(run.id)
+    desk.database["run_waits"].insert_one(left)
+    assert not desk.workflows.is_taken("s1")
+    over = start(desk, {"session_id": "s2", "n": 1})
+    later(desk, days=4)
+    assert not desk.workflows.is_taken("s2")
+    desk.workflows.advance_due(100)
+    assert desk.workflows.get(over.id).run.error["code"] == "callback_timeout"
 
 
 def later(engine: Engine, **ahead) -> None:
