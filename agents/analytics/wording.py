@@ -32,7 +32,7 @@ class Words:
         self.language = language
         self.locale = LOCALES[language]
 
-    def say(self, name: str, **values: Any) -> str:
+    def say(self, name: str, /, **values: Any) -> str:
         """A text with its gaps filled.
 
         Raises:
@@ -99,13 +99,13 @@ class Words:
     def insight(self, insight: Insight) -> str:
         """The sentence of a finding."""
         return self.say(
-            insight.code,
+            f"insight_{insight.code}",
             **{name: self._filled(insight.code, name, v) for name, v in insight.values.items()},
         )
 
     def _filled(self, code: str, name: str, value: Any) -> str:
         if name == "weekday":
-            return self.weekdays()[value]
+            return self.weekdays()[int(value)]
         if name == "hour":
             return f"{value}:00"
         if isinstance(value, str):
