@@ -25,6 +25,7 @@ from api import (
     outbox,
     page,
     quotes,
+    reports,
     sessions,
     tasks,
     whatsapp,
@@ -78,6 +79,7 @@ def create_app(engine: Engine) -> APIFlask:
     for routes in (
         chat.routes,
         quotes.routes,
+        reports.routes,
         sessions.routes,
         tasks.routes,
         dead_letters.routes,

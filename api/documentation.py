@@ -53,6 +53,8 @@ KEYED = {
     ("post", "/api/chat"),
     ("post", "/api/tasks"),
     ("post", "/api/quotes"),
+    ("post", "/api/reports"),
+    ("post", "/api/reports/subscriptions"),
     ("post", "/api/quotes/{quote_id}/accept"),
     ("post", "/api/quotes/{quote_id}/reject"),
     ("post", "/api/sessions/{session_id}/reply"),

@@ -78,6 +78,20 @@ class QuotePending(Unavailable):
     title = "This takes a moment longer"
 
 
+class ReportsUnstaffed(Unavailable):
+    """No agent that makes reports has been declared yet; nothing was stored."""
+
+    code = "reports_unstaffed"
+    title = "Nobody is there yet to make reports"
+
+
+class ReportPending(Unavailable):
+    """The file of a report is being made; asking again is harmless."""
+
+    code = "report_pending"
+    title = "This takes a moment longer"
+
+
 class QuoteRefused(Invalid):
     """The catalogue has no price for what was asked.
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from api import report_schemas
 from api.errors import (
     HTTP_CODES,
     PROBLEM_TYPE,
@@ -19,6 +20,8 @@ from api.errors import (
     QuotePending,
     QuoteRefused,
     QuotesUnstaffed,
+    ReportPending,
+    ReportsUnstaffed,
     RequestInFlight,
     TaskCancelled,
     TaskFailed,
@@ -73,6 +76,8 @@ PARAMETERS: Document = {
     "entry_id": ENTRY_ID,
     "erasure_id": ERASURE_ID,
     "session_id": SESSION_ID,
+    "report_id": report_schemas.REPORT_ID,
+    "subscription_id": report_schemas.SUBSCRIPTION_ID,
     "workflow_id": "after_a_quote",
     "agent_id": "quote_agent",
     "name": "approved",
@@ -501,6 +506,7 @@ EXAMPLES: Mapping[str, Any] = {
     "Conversation": _CONVERSATION,
     "Conversations": [_CONVERSATION],
     "WebhookStored": {"status": "stored"},
+    **report_schemas.EXAMPLES,
 }
 # What Meta sends for a customer's message.
 WEBHOOK: Document = {
@@ -537,6 +543,8 @@ TEXTS: Mapping[str, str] = {
         f'"threadId": "{SESSION_ID}", "runId": "{TASK_ID}"}}\n\n: heartbeat\n\n'
     ),
     "text/plain": "# TYPE orchestrator_open_streams gauge\norchestrator_open_streams 12.0\n",
+    "text/html": '<!doctype html>\n<html lang="es"><head><title>Informe…</title></head></html>\n',
+    "text/csv": "date,measure,dimension,part,unit,value\n,messages,,,count,1220\n",
     "text/vnd.mermaid": "flowchart TD\n  later --> report\n",
 }
 
@@ -614,6 +622,11 @@ PROBLEMS: list[tuple[str, dict[int, list[OrchestratorError]]]] = [
             500: [TaskFailed(task_id=TASK_ID)],
             503: [QuotePending(), StoreUnavailable()],
         },
+    ),
+    ("post /api/reports", {503: [StoreUnavailable(), ReportsUnstaffed()]}),
+    (
+        ".* /api/reports",
+        {404: [NotFound("No such report")], 503: [ReportPending(), StoreUnavailable()]},
     ),
     (
         ".* /api/quotes",

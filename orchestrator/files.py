@@ -9,7 +9,7 @@ Collection `files`:
     etag          hash of the content
     created_at
 
-Written by `Files.keep`; kept as long as what it was made from.
+Written by `Files`; kept as long as what it was made from.
 """
 
 import hashlib
@@ -81,3 +81,10 @@ class Files:
             name=found["name"],
             etag=found["etag"],
         )
+
+    def remove_of(self, owner_id: str) -> int:
+        """Remove the files that were made from something: their ids are its own and a dot."""
+        with store_errors():
+            # "/" is the character after the dot.
+            made = {"_id": {"$gte": f"{owner_id}.", "$lt": f"{owner_id}/"}}
+            return self._files.delete_many(made).deleted_count

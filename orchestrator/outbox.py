@@ -321,7 +321,9 @@ class Outbox:
             entries.append(Outgoing("n8n", session.id, event, author, "event"))
         return entries
 
-    def put(self, task: Task, n: int, outgoing: Outgoing, session_id: str | None = None) -> Entry:
+    def put(
+        self, task: Task, n: int | str, outgoing: Outgoing, session_id: str | None = None
+    ) -> Entry:
         """Commit an effect that is not a session's turn; made once per (task, n).
 
         Its insert is the commit point. Sending follows even if this process dies here.

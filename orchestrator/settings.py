@@ -5,6 +5,7 @@ read by `load()` at the start of a process and passed on; nothing else reads the
 """
 
 import base64
+import datetime as dt
 import ipaddress
 import json
 from functools import cached_property, lru_cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
+from cronsim import CronSim, CronSimError
 from holidays import list_supported_countries
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -368,6 +370,17 @@ class Settings(BaseSettings):
         description="Time zone of the business: of its hours, of times of day in workflows, and "
         "of schedules in cron form.",
     )
+    report_daily_cron: str | None = Field(
+        "30 6 * * *",
+        max_length=100,
+        description="When the report of the day before is made, in cron form on the business's "
+        "clock: before people come to work. Empty: never.",
+    )
+    report_weekly_cron: str | None = Field(
+        "40 6 * * 1",
+        max_length=100,
+        description="When the report of the week before is made, in cron form. Empty: never.",
+    )
     business_hours: str = Field(
         "mon-fri 09:00-18:00, sat 09:00-13:00",
         max_length=500,
@@ -553,6 +566,17 @@ class Settings(BaseSettings):
     def _known_zone(cls, value: str) -> str:
         if value not in available_timezones():
             raise ValueError("must be a time zone such as America/Montevideo")
+        return value
+
+    @field_validator("report_daily_cron", "report_weekly_cron")
+    @classmethod
+    def _readable_cron(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        try:
+            CronSim(value, dt.datetime.now(dt.UTC))
+        except CronSimError as error:
+            raise ValueError(f"must be a cron expression such as '30 6 * * *': {error}") from None
         return value
 
     @field_validator("business_hours")

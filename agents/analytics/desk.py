@@ -6,12 +6,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from agents.analytics.figures import figures
+from agents.analytics.insights import insights
+from agents.analytics.reports import Format, Kind, Reports, period_of
 from agents.analytics.rollup import HOUR, RollUp, hour_of
 from agents.analytics.tally import merged
+from agents.business import load_business
+from agents.catalogue import Language
 from agents.stores import stores_of
 from orchestrator.engine import Engine
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.logs import log
+from orchestrator.tasks import Task
 
 Document = dict[str, Any]
 
@@ -25,15 +30,47 @@ class AnalyticsDesk:
             engine.database, engine.clock, engine.settings, stores_of(engine).followups
         )
 
+        self.reports = Reports(
+            engine.database, engine.clock, engine.files, engine.outbox, engine.settings
+        )
+
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
         self.rollup.ensure_indexes()
+        self.reports.ensure_indexes()
 
     def keep_up(self) -> dict[str, int]:
-        """Count what has happened since the last time, and look at the workers."""
+        """Count what has happened since the last time, look at the workers, and let go of
+        reports that are over."""
         now = self._engine.clock.now()
         self._look_at_workers(now)
+        self.reports.let_go()
         return self.rollup.bring_up_to(now, with_open_hour=False)
+
+    def period_of(self, kind: Kind, now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
+        """The time of a regular report that is made now."""
+        return period_of(kind, now, self.rollup.zone)
+
+    def make_report(
+        self, task: Task, kind: Kind, since: dt.datetime, until: dt.datetime
+    ) -> tuple[Document, int]:
+        """Make a report once for a task, and tell who subscribes; the report, and to how many."""
+        report = self.reports.get(task.id)
+        if report is None:
+            told = self.figures_of(since, until)
+            catalogue = stores_of(self._engine).catalogues.current()
+            report = self.reports.keep(task, kind, told, insights(told), catalogue)
+        # In each run of the task: whoever died before has it done now.
+        return report, 0 if kind == "asked" else self.reports.tell(task, report)
+
+    def render(self, report_id: str, form: Format, language: Language) -> str | None:
+        """Make a report's file; returns its id, None where there is no such report."""
+        report = self.reports.get(report_id)
+        if report is None:
+            return None
+        business = load_business(self._engine.settings.business_file)
+        catalogue = stores_of(self._engine).catalogues.current()
+        return self.reports.render(report, form, language, business, catalogue)
 
     def figures_of(self, since: dt.datetime, until: dt.datetime) -> Document:
         """The figures of a time, from the hour of `since` to the end of the hour before `until`

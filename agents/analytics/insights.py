@@ -45,6 +45,15 @@ def insights(told: Document) -> list[Insight]:
     return [found for rule in RULES for found in rule(told)]
 
 
+def named(insight: Insight, names: dict[str, str]) -> Insight:
+    """A finding about a product, by the product's name."""
+    product = insight.values.get("product")
+    if product is None:
+        return insight
+    values = insight.values | {"product": names.get(product, product)}
+    return Insight(insight.code, insight.tone, values, insight.figures)
+
+
 def share_differs(a: int, of_a: int, b: int, of_b: int, comparisons: int = 1) -> bool:
     """Whether two shares differ by more than chance makes them."""
     if min(of_a, of_b) < FEW:

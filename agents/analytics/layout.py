@@ -14,7 +14,7 @@ from reportlab.graphics.shapes import Drawing
 from reportlab.lib import colors
 
 from agents.analytics.charts import bars, heat, lines_over, steps_down
-from agents.analytics.insights import Insight
+from agents.analytics.insights import Insight, named
 from agents.analytics.wording import Words
 from agents.business import Business
 
@@ -194,10 +194,7 @@ class _Blocks:
     def said(self) -> Said:
         sentences = []
         for insight in self.found:
-            values = insight.values
-            if (product := values.get("product")) is not None:
-                values = values | {"product": self.names.get(product, product)}
-            text = self.words.insight(Insight(insight.code, insight.tone, values, insight.figures))
+            text = self.words.insight(named(insight, self.names))
             rests_on = "; ".join(f"{name} = {value}" for name, value in insight.figures.items())
             sentences.append((insight.tone, text, rests_on))
         return Said(

@@ -10,7 +10,16 @@ from pathlib import Path
 import typer
 from pymongo.errors import ConnectionFailure
 
-from orchestrator.cli import customers, dead_letters, desk, outbox, sessions, tasks, workflows
+from orchestrator.cli import (
+    customers,
+    dead_letters,
+    desk,
+    outbox,
+    reports,
+    sessions,
+    tasks,
+    workflows,
+)
 from orchestrator.cli.terminal import Refused, one_line
 from orchestrator.errors import OrchestratorError
 
@@ -23,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(desk.app)
 app.add_typer(tasks.app)
+app.add_typer(reports.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(sessions.app, name="sessions")

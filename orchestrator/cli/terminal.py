@@ -122,7 +122,7 @@ def object_of(given: str, what: str = "payload") -> dict[str, Any]:
     return payload
 
 
-def time_of(text: str, now: dt.datetime) -> dt.datetime:
+def time_of(text: str, now: dt.datetime, option: str = "--since") -> dt.datetime:
     """An ISO 8601 time (UTC where it names no zone), or as long ago as `12h` says."""
     span = _SPAN.fullmatch(text)
     try:
@@ -131,7 +131,7 @@ def time_of(text: str, now: dt.datetime) -> dt.datetime:
         time = dt.datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise Refused(
-            f"--since {text!r}: must be such as 30m, 12h, 7d, or an ISO 8601 time"
+            f"{option} {text!r}: must be such as 30m, 12h, 7d, or an ISO 8601 time"
         ) from None
     return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
