@@ -1,6 +1,8 @@
-"""The worker of our side: one agent whose only task does nothing."""
+"""The worker of our side: one agent whose tasks do nothing, at once or for a while."""
 
-from pydantic import BaseModel
+import time
+
+from pydantic import BaseModel, Field
 
 from orchestrator import Agent, TaskContext, make_app
 
@@ -14,6 +16,18 @@ class Nothing(BaseModel):
 @agent.handles("noop", needs=["nothing"])
 def noop(context: TaskContext, payload: Nothing) -> None:
     """Do nothing."""
+
+
+class Hold(BaseModel):
+    """For how long."""
+
+    seconds: float = Field(gt=0, le=600)
+
+
+@agent.handles("hold", needs=["nothing"])
+def hold(context: TaskContext, payload: Hold) -> None:
+    """Hold the slot."""
+    time.sleep(payload.seconds)
 
 
 app = make_app(agent)

@@ -10,14 +10,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import redis
 
-from benchmarks.bare import QUEUE, URL_VARIABLE, make_bare_app
+from benchmarks.bare import EVENTS_VARIABLE, QUEUE, URL_VARIABLE, make_bare_app
 from deploy.servers import leashed
 from orchestrator.engine import Engine
 from orchestrator.errors import NoCapableAgent
@@ -25,6 +25,7 @@ from orchestrator.registry import lane
 from orchestrator.settings import Settings
 from orchestrator.tasks import Priority, Request
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 REPLY_TIMEOUT_S = 30.0
 START_S = 60.0
@@ -62,12 +63,18 @@ class Ours:
     name = "ours"
     module = "benchmarks.ours"
 
-    def __init__(self, redis_url: str, mongodb_uri: str) -> None:
-        self._settings = Settings(redis_url=redis_url, mongodb_uri=mongodb_uri)
-        self._engine = Engine(self._settings)
+    def __init__(self, redis_url: str, mongodb_uri: str, database: str = "bench") -> None:
+        self._settings = Settings(
+            redis_url=redis_url, mongodb_uri=mongodb_uri, mongodb_database=database
+        )
+        self.engine = Engine(self._settings)
 
     def environment(self) -> dict[str, str]:
-        return {"REDIS_URL": self._settings.redis_url, "MONGODB_URI": self._settings.mongodb_uri}
+        return {
+            "REDIS_URL": self._settings.redis_url,
+            "MONGODB_URI": self._settings.mongodb_uri,
+            "MONGODB_DATABASE": self._settings.mongodb_database,
+        }
 
     def wait_until_declared(self) -> None:
         """Until a worker that was started has written what acceptance needs.
@@ -75,44 +82,75 @@ class Ours:
         Raises:
             TimeoutError: none did.
         """
-        deadline = time.monotonic() + START_S
-        while not self._declared():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"our worker did not start within {START_S:.0f} s")
-            time.sleep(POLL_S)
+        _until(self._declared, START_S, "our worker did not start")
 
     def _declared(self) -> bool:
         """Whether a worker has written what the front desk must know to accept a task."""
         try:
-            return bool(self._engine.declarations.capable("noop", ["nothing"]))
+            return bool(self.engine.declarations.capable("noop", ["nothing"]))
         except NoCapableAgent:
             return False
 
+    def wait_until_live(self, workers: int) -> None:
+        """Until so many workers can take a task.
+
+        Raises:
+            TimeoutError: they were not there in time.
+        """
+        self.wait_until_declared()
+        _until(
+            lambda: len(self.engine.router.load(fresh=True).live("noop_agent")) >= workers,
+            START_S,
+            f"{workers} workers did not start",
+        )
+
+    def submit_holding(self, seconds: float) -> str:
+        """Submit a task that holds its slot for so long."""
+        task, _ = self.engine.coordinator.submit(Request("hold", {"seconds": seconds}))
+        return task.id
+
+    def wait_until_claimed(self, task_id: str, *, attempts: int, timeout_s: float) -> str:
+        """Until a worker has the task, for the so-manieth time; returns which.
+
+        Raises:
+            TimeoutError: none took it.
+        """
+
+        def holder() -> str | None:
+            task = self.engine.store.get(task_id)
+            return task.worker if task.attempts == attempts else None
+
+        return _until(holder, timeout_s, f"{task_id} was not claimed")
+
+    def cancel(self, task_id: str) -> None:
+        """Nobody needs the task any more."""
+        self.engine.coordinator.cancel(task_id)
+
     def submit(self, priority: Priority = Priority.NORMAL) -> str:
         request = Request(type="noop", payload={}, priority=priority)
-        task, _ = self._engine.coordinator.submit(request)
+        task, _ = self.engine.coordinator.submit(request)
         return task.id
 
     def waited_ms(self, task_id: str) -> float:
         """From a task's acceptance to its claim by a worker."""
-        task = self._engine.store.get(task_id)
+        task = self.engine.store.get(task_id)
         assert task.started_at is not None, "it was waited for"
         return (task.started_at - task.created_at).total_seconds() * 1e3
 
     def wait(self, task_id: str) -> None:
-        if not self._engine.replies.wait(task_id, REPLY_TIMEOUT_S).state.final:
+        if not self.engine.replies.wait(task_id, REPLY_TIMEOUT_S).state.final:
             raise TimeoutError(task_id)
 
     def queued(self) -> int:
         queue = self._settings.queue("noop")
-        return sum(int(self._engine.redis.llen(lane(queue, priority))) for priority in Priority)
+        return sum(int(self.engine.redis.llen(lane(queue, priority))) for priority in Priority)
 
     def done_at(self, task_ids: list[str]) -> list[float]:
-        tasks = self._engine.store.many(task_ids).values()
+        tasks = self.engine.store.many(task_ids).values()
         return [task.finished_at.timestamp() for task in tasks if task.finished_at is not None]
 
     def close(self) -> None:
-        self._engine.close()
+        self.engine.close()
 
 
 class Bare:
@@ -121,14 +159,15 @@ class Bare:
     name = "bare Celery"
     module = "benchmarks.bare"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, events: bool = True) -> None:
         self._url = url
-        self._app = make_bare_app(url)
+        self._events = events
+        self._app = make_bare_app(url, events=events)
         self._redis = redis.Redis.from_url(url)
         self._waiting: dict[str, Any] = {}
 
     def environment(self) -> dict[str, str]:
-        return {URL_VARIABLE: self._url}
+        return {URL_VARIABLE: self._url, EVENTS_VARIABLE: "yes" if self._events else "no"}
 
     def submit(self) -> str:
         result = self._app.tasks["noop"].delay()
@@ -151,6 +190,16 @@ class Bare:
     def close(self) -> None:
         self._app.close()
         self._redis.close()
+
+
+def _until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
+    """The first true value of a condition; TimeoutError, saying what, if there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} within {timeout_s:.0f} s")
+        time.sleep(POLL_S)
+    return value
 
 
 @contextmanager
