@@ -60,6 +60,7 @@ class Counts:
     recalled: int = 0
     advanced: int = 0
     started: int = 0
+    kept: int = 0
     fired: int = 0
     erased_on: int = 0
     let_go: int = 0
@@ -400,6 +401,7 @@ class Rescuer:
 
     def _runs(self, counts: Counts) -> None:
         counts.advanced += self._workflows.advance_due(BATCH)
+        counts.kept += self._workflows.keep_results(BATCH)
         counts.started += self._triggers.fall_silent(BATCH)
 
     def _timers_due(self, counts: Counts) -> None:

@@ -119,6 +119,7 @@ UNFIT = (BSONError, UnicodeError, OverflowError, DocumentTooLarge)
 LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
 # The lane of tasks whose message is not to be in any queue yet.
 PAUSED = "paused"
+KEPT_AT_ONCE = 500
 # Browsers send a message that got no answer again; the same words after this are new words.
 TWIN_WINDOW = dt.timedelta(seconds=10)
 
@@ -1146,6 +1147,15 @@ class TaskStore:
             began = replace(task, result=None, error=None, dead=False, token=None)
             began = replace(began, started_at=None, finished_at=None)
             return self._after(began, fields, event, None)
+
+    def keep(self, task_ids: list[str], until: dt.datetime) -> None:
+        """Let what is final of these tasks stay until a time at least."""
+        with store_errors():
+            for start in range(0, len(task_ids), KEPT_AT_ONCE):
+                ids = {"$in": task_ids[start : start + KEPT_AT_ONCE]}
+                self._tasks.update_many(
+                    {"_id": ids, "expire_at": {"$lt": until}}, {"$set": {"expire_at": until}}
+                )
 
     def discard(self, task: Task, *, by: str) -> Task | None:
         """Take a dead letter, as it was read, out of the list; None when it has moved on.

@@ -21,6 +21,7 @@ Collection `runs`, one document per run:
     due_at       when it is looked at whatever is heard; gone once it is final or paused
     created_at, finished_at
     erased       true for a shell, left of a customer's run
+    kept_at      when what its steps resulted in was last seen to be kept; gone once it is final
     expire_at    set once it is final
 
 Collection `run_events`, what came for callbacks:
@@ -86,6 +87,7 @@ from orchestrator.pages import newest_first, oldest_first
 from orchestrator.settings import Settings
 from orchestrator.tasks import (
     BY_ID,
+    LONG_AGO,
     Document,
     Priority,
     Request,
@@ -106,7 +108,6 @@ CALL_OUT: Final = "call_out"
 # Others may change a run while it is advanced; each change is a new look.
 TRIES: Final = 50
 MAX_DEPTH: Final = 5
-_DAY: Final = dt.timedelta(days=1)
 
 
 class RunNotFound(NotFound):
@@ -143,7 +144,6 @@ class StoredRun:
     created_at: dt.datetime
     finished_at: dt.datetime | None = None
     parent: str | None = None
-    kept_until: dt.datetime | None = None
 
     @property
     def id(self) -> str:
@@ -174,7 +174,6 @@ class StoredRun:
             created_at=document["created_at"],
             finished_at=document.get("finished_at"),
             parent=document.get("parent"),
-            kept_until=document.get("kept_until"),
         )
 
 
@@ -231,6 +230,7 @@ class Workflows:
         ensure_index(self._runs, "change", "_id fence")
         ensure_index(self._runs, "idempotency", "idempotency", unique=True)
         ensure_index(self._runs, "due", "due_at")
+        ensure_index(self._runs, "kept", "kept_at")
         ensure_index(self._runs, "list_workflow", "workflow _id")
         ensure_index(self._runs, "list_state", "state _id")
         ensure_index(self._runs, "expiry", "expire_at", expireAfterSeconds=0)
@@ -310,7 +310,7 @@ class Workflows:
             "created_at": now,
         }
         if error is None:
-            document["due_at"] = now
+            document |= {"due_at": now, "kept_at": now}
         else:
             document |= self._ended(RunState.CANCELLED) | {"error": error}
         try:
@@ -452,6 +452,26 @@ class Workflows:
             self._safely(event["run_id"], partial(self._heard, event["_id"], event["run_id"]))
         return len(due) + len(heard)
 
+    def keep_results(self, limit: int) -> int:
+        """See that what the steps of runs that are under way resulted in outlives them, however
+        long they last, of at most so many runs; how many needed it."""
+        kept = dt.timedelta(days=self._settings.task_retention_days)
+        now = self._clock.now()
+        # Each is looked at four times in the time that it is kept for.
+        with store_errors():
+            found = list(self._runs.find({"kept_at": {"$lt": now - kept / 4}}).limit(limit))
+        for document in found:
+            stored = StoredRun.from_document(document)
+            ids = [visit.task_id(stored.id) for visit in stored.run.visits]
+            self._store.keep(ids, now + kept)
+            with store_errors():
+                children = {"_id": {"$in": ids}, "expire_at": {"$lt": now + kept}}
+                self._runs.update_many(children, {"$set": {"expire_at": now + kept}})
+                self._runs.update_one(
+                    {"_id": stored.id, "kept_at": document["kept_at"]}, {"$set": {"kept_at": now}}
+                )
+        return len(found)
+
     def _safely(self, run_id: str, step: Callable[[], None]) -> None:
         """One run that cannot be advanced must not keep the others waiting."""
         try:
@@ -534,7 +554,7 @@ class Workflows:
         now = self._clock.now()
         if run.state.final:
             changes |= self._ended(run.state)
-            update["$unset"] = {"due_at": ""}
+            update["$unset"] = {"due_at": "", "kept_at": ""}
         elif changes or stored.run.due_at is None or stored.run.due_at <= now:
             changes["due_at"] = run.due_at
         if not changes:
@@ -769,6 +789,7 @@ class Workflows:
                 "undo": False,
                 "error": None,
                 "due_at": self._clock.now(),
+                "kept_at": LONG_AGO,
                 "finished_at": None,
                 "expire_at": None,
             }

@@ -572,3 +572,59 @@ def test_what_nobody_declares_is_said_and_kept_for_the_agent_that_comes(desk, tm
     [said] = desk.init([worker])
     assert said.startswith(f"{tmp_path}/mine.yaml:6: /steps/1/task: no agent declares")
     assert desk.definitions.get("mine").version == 1
+
+
+# --- Runs that last -------------------------------------------------------------------------
+
+
+def test_what_steps_resulted_in_is_kept_for_as_long_as_their_run_lives(desk, advance):
+    inner = {"id": "inner", "steps": [{"id": "x", **DO}], "output": {"n": "=7"}}
+    desk.definitions.put(check(inner), "test")
+    put(
+        desk,
+        {"id": "a", "task": "do", "payload": {"n": 1}, "result": "first"},
+        {"id": "w", "workflow": "inner", "result": "second"},
+        {"id": "d", "delay": {"for": "90d"}},
+        {"id": "b", "task": "do", "payload": {"n": "=data.first.n + data.second.n"}},
+    )
+    tasks, runs = desk.database["tasks"], desk.database["runs"]
+    run = start(desk)
+    paused = start(desk)
+    work(desk)
+    desk.workflows.pause(paused.id)
+    rescuer = desk.rescuer("me", eager=True)
+    rescuer.tick()
+    kept = 0
+    for _ in range(91):
+        advance(86_400)
+        kept += rescuer.run_once().kept
+        # What MongoDB removes by itself.
+        for collection in (tasks, runs, desk.database["workflows"]):
+            collection.delete_many({"expire_at": {"$lt": desk.clock.now()}})
+    # Twelve looks at each in 91 days, and not one for each pass.
+    assert 22 <= kept <= 26
+    desk.workflows.resume(paused.id)
+    work(desk)
+    advance(91 * 86_400)
+    for each in (run, paused):
+        if each is paused:
+            desk.workflows.keep_results(10)
+            desk.workflows.advance_due(100)
+            work(desk)
+        ended = desk.workflows.get(each.id)
+        assert ended.run.state is RunState.COMPLETED, ended.run.error
+        assert desk.store.get(f"{each.id}.b:1.1").payload == {"n": 9}
+        assert "kept_at" not in runs.find_one({"_id": each.id})
+
+
+def test_a_run_that_is_retried_is_looked_after_again_at_once(desk):
+    put(desk, {"id": "a", **DO}, {"id": "b", **DO})
+    run = start(desk)
+    work(desk, fail=("b",))
+    assert desk.workflows.keep_results(10) == 0
+    a_month = desk.clock.now() + dt.timedelta(days=29)
+    later(desk, days=20)
+    desk.workflows.retry(run.id)
+    assert desk.workflows.keep_results(10) == 1
+    kept = desk.database["tasks"].find_one({"_id": f"{run.id}.a:1.1"})
+    assert kept["expire_at"].replace(tzinfo=dt.UTC) > a_month + dt.timedelta(days=15)
