@@ -6,11 +6,13 @@ connected to. Redirects are not followed, proxies of the environment are not use
 size and time are limited.
 """
 
+import datetime as dt
 import ipaddress
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -48,19 +50,28 @@ class NotAnswered(OrchestratorError):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer; `body` ends at the limit of its size or time."""
+    """An answer; `body` ends at the limit of its size or time, or where it was cut off: it is
+    not `whole` then."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    whole: bool = True
 
     @property
     def retry_after_s(self) -> float | None:
-        """What Retry-After says in seconds; its form with a date is not read."""
+        """What Retry-After says, in seconds from now, an hour at most."""
+        told = self.headers.get("retry-after", "")
         try:
-            seconds = float(self.headers.get("retry-after", ""))
+            seconds = float(told)
         except ValueError:
-            return None
+            try:
+                at = parsedate_to_datetime(told)
+            except ValueError:
+                return None
+            if at.tzinfo is None:
+                at = at.replace(tzinfo=dt.UTC)
+            seconds = max((at - dt.datetime.now(dt.UTC)).total_seconds(), 0.0)
         return min(seconds, 3600.0) if seconds >= 0 else None
 
 
@@ -128,8 +139,9 @@ class Outside:
         *,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        limit_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
-        """Make one request.
+        """Make one request; of the answer at most so many bytes are read.
 
         Raises:
             NotAllowed: the settings do not allow it.
@@ -158,22 +170,24 @@ class Outside:
         except httpx.HTTPError as error:
             raise NotAnswered(error=type(error).__name__) from error
         try:
-            return Answer(answer.status_code, answer.headers, self._body(answer))
+            body, whole = self._body(answer, limit_bytes)
+            return Answer(answer.status_code, answer.headers, body, whole)
         finally:
             answer.close()
 
-    def _body(self, answer: httpx.Response) -> bytes:
-        """What can be had of the body: the status has told already what became of it."""
+    def _body(self, answer: httpx.Response, limit_bytes: int) -> tuple[bytes, bool]:
+        """What can be had of the body, and whether it is all: the status has told already what
+        became of the request."""
         until = time.monotonic() + self._timeout_s
-        body = b""
+        body = bytearray()
         try:
             for chunk in answer.iter_bytes():
                 body += chunk
-                if len(body) > MAX_ANSWER_BYTES or time.monotonic() > until:
-                    break
+                if len(body) > limit_bytes or time.monotonic() > until:
+                    return bytes(body[:limit_bytes]), False
         except httpx.HTTPError:
-            return body
-        return body[:MAX_ANSWER_BYTES]
+            return bytes(body), False
+        return bytes(body), True
 
     def _address(self, url: httpx.URL) -> Address:
         host = url.host

@@ -27,6 +27,8 @@ class Abilities:
     # From a cursor it gives what has changed since only.
     incremental: bool = False
     writes: bool = False
+    # It tells what is there under a key.
+    looks_up: bool = False
     deletes: bool = False
 
 

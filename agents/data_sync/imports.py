@@ -400,7 +400,7 @@ class CatalogueSide:
     `begins_at` numbers the first row that is written next, so that rows stay in their order
     also when a page is written again."""
 
-    abilities = Abilities(reads=True, complete=True, writes=True, deletes=True)
+    abilities = Abilities(reads=True, complete=True, writes=True, looks_up=True, deletes=True)
 
     def __init__(
         self,

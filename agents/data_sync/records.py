@@ -17,7 +17,7 @@ from agents.data_sync.store import Records
 class RecordsSide:
     """A dataset of `Records`, by the order of its keys."""
 
-    abilities = Abilities(reads=True, complete=True, writes=True, deletes=True)
+    abilities = Abilities(reads=True, complete=True, writes=True, looks_up=True, deletes=True)
 
     def __init__(self, records: Records, dataset: str) -> None:
         self._records = records

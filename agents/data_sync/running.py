@@ -184,7 +184,7 @@ class Running:
         if not rows:
             return {}
         keys = list(rows)
-        readable = self._target.abilities.reads
+        readable = self._target.abilities.looks_up
         current = self._target.current(keys) if readable else {}
         bases = self._base(keys) if self._base is not None else None
         decided = {}

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from agents.catalogue import CatalogueNotFound, changes
@@ -16,12 +16,14 @@ from agents.data_sync import definitions as sides
 from agents.data_sync.connector import Connector
 from agents.data_sync.definitions import Definitions, Sync, load_definitions
 from agents.data_sync.files import FileSource
+from agents.data_sync.http_json import HttpJson
 from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
 from agents.data_sync.mapping import WrongCell
 from agents.data_sync.reconcile import Winner
 from agents.data_sync.records import RecordsSide
 from agents.data_sync.running import Finished, Running
 from agents.data_sync.store import Records, Run, RunOvertaken, SyncStore
+from agents.data_sync.web import Authorisation, ClientCredentialsToken, FixedToken, Web
 from agents.stores import stores_of
 from orchestrator import Request, TaskError
 from orchestrator.engine import Engine
@@ -30,6 +32,7 @@ from orchestrator.logs import log
 from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
+Side = TypeVar("Side")
 TIMER = "sync/"
 # While another run of the same sync is under way.
 TURN_S = 2.0
@@ -62,6 +65,8 @@ class Syncs:
         stores = stores_of(engine)
         self._catalogues = stores.catalogues
         self._outside = stores.outside
+        self._opening = threading.Lock()
+        self._tokens_of: dict[Any, Authorisation] = {}
         kept_days = engine.settings.task_retention_days
         self.store = SyncStore(engine.database, engine.clock, kept_days)
         self.records = Records(engine.database, engine.clock)
@@ -196,7 +201,34 @@ class Syncs:
                 )
             case sides.RecordsSide():
                 return RecordsSide(self.records, side.dataset)
+            case sides.HttpSide():
+                return HttpJson(self._web(side), side, self._clock.now)
         raise TaskError("no_connector", "Nothing speaks to such a side.", type=side.type)
+
+    def _web(self, side: sides.HttpSide) -> Web:
+        authorisation: Authorisation | None = None
+        if side.oauth is not None:
+            authorisation = self._token(
+                side.oauth,
+                lambda oauth: ClientCredentialsToken(
+                    self._outside,
+                    self._clock.now,
+                    url=oauth.token_url,
+                    client_id=oauth.client_id,
+                    secret=self.secret(oauth.secret),
+                    scope=oauth.scope,
+                ),
+            )
+        elif side.secret is not None:
+            authorisation = FixedToken(self.secret(side.secret))
+        return Web(self._outside, authorisation)
+
+    def _token(self, key: Side, make: Callable[[Side], Authorisation]) -> Authorisation:
+        """The authorisation of a connection: one per process, which keeps its token."""
+        with self._opening:
+            if key not in self._tokens_of:
+                self._tokens_of[key] = make(key)
+            return self._tokens_of[key]
 
     def secret(self, name: str) -> Any:
         """A secret of SYNC_SECRETS.

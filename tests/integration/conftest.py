@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.data_sync.agent import agent as data_sync
+from agents.data_sync.agent import open_office
+from agents.data_sync.store import Records
+from agents.data_sync.syncs import Syncs, syncs_of
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.settings import Settings
@@ -160,3 +164,50 @@ def orchestrator(settings: Settings, project: Path) -> Callable[..., list[Run]]:
         return [Run(**each) for each in json.loads(driven.stdout)]
 
     return run
+
+
+class Office:
+    """A desk with a folder of files and a settings file."""
+
+    def __init__(self, desk: Any, folder: Path) -> None:
+        self.desk = desk
+        self.folder = folder
+
+    def define(self, text: str) -> None:
+        (self.folder / "syncs.yaml").write_text(text)
+        open_office(self.desk.engine)
+
+    def stock(self, *rows: tuple[str, str, str]) -> None:
+        lines = ["Código;Nombre;Precio", *(";".join(row) for row in rows)]
+        (self.folder / "in" / "stock.csv").write_text("\n".join(lines))
+
+    def run(self, name: str = "stock", **more: Any) -> Any:
+        return self.desk.ask("run_sync", {"sync": name, **more})
+
+    def records(self, dataset: str = "stock") -> dict[str, Any]:
+        found = Records(self.desk.engine.database, self.desk.engine.clock).page(dataset, "", 1000)
+        return {key: document["values"] for key, document in found}
+
+    @property
+    def syncs(self) -> Syncs:
+        return syncs_of(self.desk.engine)
+
+
+@pytest.fixture
+def office_of(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Office]]:
+    """A data sync agent with a settings file and a folder of files, on a fresh desk."""
+    engines = []
+
+    def open_desk(text: str = "", **more: Any) -> Office:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "syncs.yaml").write_text(text)
+        told = {"import_dir": tmp_path / "in", "syncs_file": tmp_path / "syncs.yaml"}
+        engine = Engine(Settings(**settings.model_dump() | told | more))
+        engines.append(engine)
+        engine.init([data_sync])
+        return Office(Desk(engine, data_sync), tmp_path)
+
+    yield open_desk
+    for engine in engines:
+        engine.database.client.drop_database(settings.mongodb_database)
+        engine.close()

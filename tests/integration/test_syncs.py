@@ -1,21 +1,16 @@
 """A sync goes on where it was, writes nothing twice, and says what it did."""
 
 import contextlib
-import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.catalogue import CatalogueStore
-from agents.data_sync.agent import agent, open_office
 from agents.data_sync.definitions import DefinitionsInvalid, parse_definitions
 from agents.data_sync.files import FileSource
 from agents.data_sync.store import Records, SyncStore
-from agents.data_sync.syncs import Syncs, syncs_of
 from orchestrator.errors import BadSettings, RetryLater, TaskError
-from orchestrator.settings import Settings
 
 STOCK = """
 syncs:
@@ -46,51 +41,15 @@ syncs:
 
 
 @pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "syncs.yaml").write_text(STOCK)
-    return settings.model_copy(
-        update={"import_dir": tmp_path / "in", "syncs_file": tmp_path / "syncs.yaml"}
-    )
-
-
-class Office:
-    """A desk with a folder of files and a settings file."""
-
-    def __init__(self, desk: Any, folder: Path) -> None:
-        self.desk = desk
-        self.folder = folder
-
-    def define(self, text: str) -> None:
-        (self.folder / "syncs.yaml").write_text(textwrap.dedent(text))
-        open_office(self.desk.engine)
-
-    def stock(self, *rows: tuple[str, str, str]) -> None:
-        lines = ["Código;Nombre;Precio", *(";".join(row) for row in rows)]
-        (self.folder / "in" / "stock.csv").write_text("\n".join(lines))
-
-    def run(self, name: str = "stock", **more: Any) -> Any:
-        return self.desk.ask("run_sync", {"sync": name, **more})
-
-    def records(self, dataset: str = "stock") -> dict[str, Any]:
-        found = Records(self.desk.engine.database, self.desk.engine.clock).page(dataset, "", 1000)
-        return {key: document["values"] for key, document in found}
-
-    @property
-    def syncs(self) -> Syncs:
-        return syncs_of(self.desk.engine)
-
-
-@pytest.fixture
-def office(desk_of: Callable[..., Any], tmp_path: Path) -> Office:
-    return Office(desk_of(agent), tmp_path)
+def office(office_of: Callable[..., Any]) -> Any:
+    return office_of(STOCK)
 
 
 def counts(report: Any) -> dict[str, int]:
     return {name: count for name, count in report["counts"].items() if count}
 
 
-def test_the_right_rows_go_in_and_the_wrong_ones_are_reported(office: Office) -> None:
+def test_the_right_rows_go_in_and_the_wrong_ones_are_reported(office: Any) -> None:
     office.stock(("a", "Ñandú", "1.234,50"), ("b", "", "gratis"), ("", "x", "1"), ("a", "y", "2"))
     report = office.run()
     assert report["state"] == "done"
@@ -114,7 +73,7 @@ def test_the_right_rows_go_in_and_the_wrong_ones_are_reported(office: Office) ->
     assert office.records() == {"a": {"sku": "a", "name": "Ñandú", "price": "1234.5"}}
 
 
-def test_a_second_run_has_only_what_is_new(office: Office) -> None:
+def test_a_second_run_has_only_what_is_new(office: Any) -> None:
     office.stock(("a", "A", "1"), ("b", "B", "2"))
     office.run()
     assert counts(office.run()) == {}
@@ -123,7 +82,7 @@ def test_a_second_run_has_only_what_is_new(office: Office) -> None:
     assert office.records()["b"]["price"] == "3"
 
 
-def test_a_dry_run_tells_the_difference_and_changes_nothing(office: Office) -> None:
+def test_a_dry_run_tells_the_difference_and_changes_nothing(office: Any) -> None:
     office.stock(("a", "A", "1"), ("b", "B", "2"))
     office.run()
     office.stock(("a", "A", "1,5"), ("b", "B", "2"), ("c", "C", "4"))
@@ -166,7 +125,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
 
 @pytest.mark.parametrize("nth", range(1, 20))
 def test_a_run_that_dies_anywhere_goes_on_and_doubles_nothing(
-    office: Office, monkeypatch: pytest.MonkeyPatch, nth: int
+    office: Any, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     monkeypatch.setattr(
         FileSource.__init__,
@@ -197,7 +156,7 @@ def test_a_run_that_dies_anywhere_goes_on_and_doubles_nothing(
 
 @pytest.mark.parametrize("nth", [5, 9])
 def test_a_file_that_changes_during_a_run_is_read_anew(
-    office: Office, monkeypatch: pytest.MonkeyPatch, nth: int
+    office: Any, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     monkeypatch.setattr(
         FileSource.__init__,
@@ -217,7 +176,7 @@ def test_a_file_that_changes_during_a_run_is_read_anew(
     assert office.records()["k9"]["price"] == "9"
 
 
-def test_one_run_of_a_sync_at_a_time(office: Office) -> None:
+def test_one_run_of_a_sync_at_a_time(office: Any) -> None:
     office.stock(("a", "A", "1"))
     first = office.desk.accept("run_sync", {"sync": "stock"})
     office.syncs.store.take("stock", first.id)
@@ -228,13 +187,13 @@ def test_one_run_of_a_sync_at_a_time(office: Office) -> None:
     assert office.desk.run(second)["state"] == "done"
 
 
-def test_an_unknown_sync_is_refused(office: Office) -> None:
+def test_an_unknown_sync_is_refused(office: Any) -> None:
     with pytest.raises(TaskError) as refused:
         office.run("nothing")
     assert refused.value.task_code == "no_such_sync"
 
 
-def test_a_run_that_is_told_to_stop_stops_between_pages(office: Office) -> None:
+def test_a_run_that_is_told_to_stop_stops_between_pages(office: Any) -> None:
     office.stock(*((f"k{n}", "x", str(n)) for n in range(1200)))
     task = office.desk.accept("run_sync", {"sync": "stock"})
     report = office.syncs.run(
@@ -247,7 +206,7 @@ def test_a_run_that_is_told_to_stop_stops_between_pages(office: Office) -> None:
 # --- Deletes ------------------------------------------------------------------------------
 
 
-def test_rows_are_deleted_only_when_that_is_asked(office: Office) -> None:
+def test_rows_are_deleted_only_when_that_is_asked(office: Any) -> None:
     office.stock(*((f"k{n}", "x", "1") for n in range(10)))
     office.run()
     office.stock(*((f"k{n}", "x", "1") for n in range(9)))
@@ -258,7 +217,7 @@ def test_rows_are_deleted_only_when_that_is_asked(office: Office) -> None:
     assert "k9" not in office.records()
 
 
-def test_a_row_that_is_wrong_is_not_gone(office: Office) -> None:
+def test_a_row_that_is_wrong_is_not_gone(office: Any) -> None:
     office.define(STOCK + "    deletes: true\n")
     office.stock(*((f"k{n}", "x", "1") for n in range(10)))
     office.run()
@@ -267,7 +226,7 @@ def test_a_row_that_is_wrong_is_not_gone(office: Office) -> None:
     assert "k9" in office.records()
 
 
-def test_half_a_file_deletes_nothing_without_a_person(office: Office) -> None:
+def test_half_a_file_deletes_nothing_without_a_person(office: Any) -> None:
     office.define(STOCK + "    deletes: true\n")
     office.stock(*((f"k{n}", "x", "1") for n in range(10)))
     office.run()
@@ -281,7 +240,7 @@ def test_half_a_file_deletes_nothing_without_a_person(office: Office) -> None:
 # --- Conflicts ----------------------------------------------------------------------------
 
 
-def test_a_conflict_waits_for_a_person_once_and_goes_as_they_say(office: Office) -> None:
+def test_a_conflict_waits_for_a_person_once_and_goes_as_they_say(office: Any) -> None:
     office.define(STOCK + "    conflicts: ask\n")
     office.stock(("a", "A", "1"), ("b", "B", "1"))
     office.run()
@@ -303,7 +262,7 @@ def test_a_conflict_waits_for_a_person_once_and_goes_as_they_say(office: Office)
         office.desk.ask("resolve_sync_conflict", {"conflict_id": page[0]["id"], "winner": "source"})
 
 
-def test_a_conflict_that_a_rule_decides_is_recorded(office: Office) -> None:
+def test_a_conflict_that_a_rule_decides_is_recorded(office: Any) -> None:
     office.stock(("a", "A", "1"))
     office.run()
     ours = Records(office.desk.engine.database, office.desk.engine.clock)
@@ -319,7 +278,7 @@ def test_a_conflict_that_a_rule_decides_is_recorded(office: Office) -> None:
 # --- The catalogue ------------------------------------------------------------------------
 
 
-def products(office: Office, *lines: str) -> None:
+def products(office: Any, *lines: str) -> None:
     header = "id,price,name_es,name_en,thicknesses_mm,description_es,description_en"
     (office.folder / "in" / "products.csv").write_text("\n".join([header, *lines]))
 
@@ -328,11 +287,11 @@ def new(n: int, price: str = "100") -> str:
     return f"new_{n},{price},Nuevo {n},New {n},50|100,Es nuevo,It is new"
 
 
-def catalogue(office: Office) -> Any:
+def catalogue(office: Any) -> Any:
     return CatalogueStore(office.desk.engine.database).current()
 
 
-def test_products_become_one_new_version(office: Office) -> None:
+def test_products_become_one_new_version(office: Any) -> None:
     office.define(PRODUCTS)
     products(office, "isodec,160.50,,,,,", new(1), new(2, "x"), "bad,5,,,,,")
     report = office.run("products")
@@ -355,7 +314,7 @@ def test_products_become_one_new_version(office: Office) -> None:
 @pytest.mark.parametrize(
     ("line", "code"), [("isodec,1505,,,,,", "price_moved"), ("isodec,0,,,,,", "price_zero")]
 )
-def test_a_doubtful_import_waits_for_a_person(office: Office, line: str, code: str) -> None:
+def test_a_doubtful_import_waits_for_a_person(office: Any, line: str, code: str) -> None:
     office.define(PRODUCTS)
     products(office, line, new(1))
     report = office.run("products")
@@ -380,7 +339,7 @@ def test_a_doubtful_import_waits_for_a_person(office: Office, line: str, code: s
         )
 
 
-def test_a_rejected_import_stays_out(office: Office) -> None:
+def test_a_rejected_import_stays_out(office: Any) -> None:
     report = office.desk.ask(
         "import_catalogue", {"format": "csv", "content": "id,base_price_per_m2\nisodec,1"}
     )
@@ -395,7 +354,7 @@ def test_a_rejected_import_stays_out(office: Office) -> None:
         )
 
 
-def test_half_the_products_gone_wait_for_a_person(office: Office) -> None:
+def test_half_the_products_gone_wait_for_a_person(office: Any) -> None:
     office.define(PRODUCTS + "    deletes: true\n    max_gone_pct: 100\n")
     products(office, *(new(n) for n in range(6)))
     office.run("products")
@@ -410,7 +369,7 @@ def test_half_the_products_gone_wait_for_a_person(office: Office) -> None:
     assert len(catalogue(office).products) == 5
 
 
-def test_any_version_can_be_put_in_force_again(office: Office) -> None:
+def test_any_version_can_be_put_in_force_again(office: Any) -> None:
     office.desk.ask(
         "import_catalogue", {"format": "csv", "content": "id,base_price_per_m2\nisodec,160"}
     )
@@ -426,7 +385,7 @@ def test_any_version_can_be_put_in_force_again(office: Office) -> None:
     assert refused.value.task_code == "version_not_found"
 
 
-def test_a_price_that_was_rolled_back_stays_until_the_source_changes(office: Office) -> None:
+def test_a_price_that_was_rolled_back_stays_until_the_source_changes(office: Any) -> None:
     office.define(PRODUCTS)
     products(office, "isodec,160,,,,,")
     office.run("products")
@@ -440,7 +399,7 @@ def test_a_price_that_was_rolled_back_stays_until_the_source_changes(office: Off
 # --- The settings file --------------------------------------------------------------------
 
 
-def test_a_schedule_is_a_timer_and_goes_with_it(office: Office) -> None:
+def test_a_schedule_is_a_timer_and_goes_with_it(office: Any) -> None:
     office.define(STOCK + '    schedule: "0 6 * * mon-fri"\n')
     timer = office.desk.engine.timers.get("sync/stock")
     assert (timer.cron, timer.request.type, timer.request.payload) == (
@@ -478,6 +437,6 @@ def test_a_wrong_settings_file_is_told_with_its_lines(text: str, fault: str) -> 
     assert fault in str(invalid.value)
 
 
-def test_a_worker_does_not_start_with_a_wrong_settings_file(office: Office) -> None:
+def test_a_worker_does_not_start_with_a_wrong_settings_file(office: Any) -> None:
     with pytest.raises(BadSettings):
         office.define("syncs: 5")
