@@ -6,7 +6,6 @@ setting `business_file` names. It is checked as a whole when it is read.
 
 import hashlib
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,6 +14,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agents.data_file import Where, lines_of
 from orchestrator.declarations import Resource
 from orchestrator.engine import Engine
 from orchestrator.errors import BadSettings
@@ -35,7 +35,6 @@ RESOURCE: Final = Resource(
 
 Line = Annotated[str, Field(min_length=1, max_length=80)]
 Paragraph = Annotated[str, Field(min_length=1, max_length=500)]
-_Where = tuple[str | int, ...]
 
 
 class BusinessInvalid(ValueError):
@@ -130,7 +129,7 @@ def _read(path: Path) -> Business:
     try:
         # BaseLoader: a phone number stays the text that was written.
         raw = yaml.load(text, Loader=yaml.CBaseLoader)
-        lines = dict(_lines(yaml.compose(text, Loader=yaml.CBaseLoader), ()))
+        lines = dict(lines_of(yaml.compose(text, Loader=yaml.CBaseLoader)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -149,7 +148,7 @@ def _read(path: Path) -> Business:
         business = Business.model_validate(raw)
     except ValidationError as error:
         for problem in error.errors(include_input=False):
-            where: _Where = problem["loc"]
+            where: Where = problem["loc"]
             # What is missing has no line of its own: the nearest thing around it has.
             around = (where[:length] for length in range(len(where), -1, -1))
             row = next(lines[place] for place in around if place in lines)
@@ -158,14 +157,3 @@ def _read(path: Path) -> Business:
     if faults:
         raise BusinessInvalid(faults)
     return business
-
-
-def _lines(node: yaml.Node | None, where: _Where) -> Iterator[tuple[_Where, int]]:
-    """The line of every place in a YAML document."""
-    yield where, 1 if node is None else node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _lines(value, (*where, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*where, index))

@@ -8,6 +8,7 @@ their answers mean: taken, surely not taken, or nobody knows.
 | whatsapp | phone in E.164     | is uncertain: WhatsApp would deliver a repetition      |
 | n8n      | session that it is about | is sent again: the receiver knows it by `webhook-id` |
 | webhook  | URL                | as n8n                                                 |
+| local    | session            | is said again: the page shows a message once           |
 """
 
 import datetime as dt
@@ -20,7 +21,9 @@ from standardwebhooks import Webhook
 from agents.outside import Answer, NotAllowed, NotAnswered, NotAsked, Outside
 from orchestrator.clock import Clock
 from orchestrator.contacts import Contacts
+from orchestrator.context import ordering_key
 from orchestrator.outbox import Channel, Entry, NotNow, Outcome, Refused, Sent, Unknown
+from orchestrator.replies import Replies
 from orchestrator.settings import Settings, pairs
 
 Document = dict[str, Any]
@@ -173,11 +176,27 @@ def webhook_outcome(answer: Answer) -> Outcome:
     return NotNow(f"receiver_{answer.status}", detail, answer.retry_after_s)
 
 
+class Local:
+    """The desk's own page. What it shows was committed to the session with the entry; sending
+    wakes the pages that are open, so that they read it now."""
+
+    repeats_safely = True
+
+    def __init__(self, replies: Replies) -> None:
+        self._replies = replies
+
+    def send(self, entry: Entry) -> Outcome:
+        """Tell who watches the session that there is something to read."""
+        if entry.session_id is not None:
+            self._replies.announce_news(ordering_key(entry.session_id))
+        return Sent()
+
+
 def channels(
-    settings: Settings, contacts: Contacts, clock: Clock, outside: Outside
+    settings: Settings, contacts: Contacts, clock: Clock, outside: Outside, replies: Replies
 ) -> dict[str, Channel]:
-    """The channels that the settings turn on, by name."""
-    on: dict[str, Channel] = {}
+    """The channels that the settings turn on, by name; the desk's own page always."""
+    on: dict[str, Channel] = {"local": Local(replies)}
     if settings.whatsapp_sends:
         on["whatsapp"] = WhatsApp(settings, outside, contacts, clock)
     if settings.n8n_told:

@@ -5,27 +5,43 @@ put before them. What `generate_message` takes and gives is defined here, since 
 one agent can be asked for it and none knows the others.
 """
 
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
+from babel.dates import format_date
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.catalogue import Language
 from agents.quotes import Quote
+from agents.rewording import reworded
 from agents.stores import stores_of
 from orchestrator import TaskContext, TaskError
 from orchestrator.errors import NotFound
 
 TEXTS: Final = Path(__file__).with_name("messages.yaml")
+MAX_CUSTOM_CHARS: Final = 1000
+# What `tipo` is called by clients that speak English.
+INTENTS: Final = {
+    "cotizacion": "quote",
+    "informacion": "information",
+    "pregunta": "question",
+    "seguimiento": "follow_up",
+    "general": "general",
+}
 
-MessageKind = Literal["quote_sent", "quote_expiring", "conversation_idle"]
+# "custom" is what a person wrote.
+MessageKind = Literal[
+    "quote_sent", "quote_expiring", "quote_accepted", "conversation_idle", "custom"
+]
 
 
 class MessageWanted(BaseModel):
     """Payload of `generate_message`. What is left out is taken from the session and its newest
-    quote, where there are any."""
+    quote, where there are any. `text` is what a message of the kind "custom" says."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,6 +50,7 @@ class MessageWanted(BaseModel):
     language: Language | None = None
     name: str | None = Field(None, min_length=1, max_length=100)
     quote_code: str | None = Field(None, pattern=r"^[A-Z0-9-]{1,40}$")
+    text: str | None = Field(None, min_length=1, max_length=MAX_CUSTOM_CHARS)
 
 
 def text(key: str, language: Language, **values: str) -> str:
@@ -46,9 +63,17 @@ def text(key: str, language: Language, **values: str) -> str:
 
 
 def compose(
-    kind: MessageKind, language: Language, *, name: str | None, quote_code: str | None
+    kind: MessageKind,
+    language: Language,
+    *,
+    name: str | None,
+    quote_code: str | None,
+    product: str | None = None,
+    valid_until: str | None = None,
 ) -> str:
-    """A message to a customer who has been silent, with a greeting.
+    """A message to a customer who has been silent, with a greeting, and how to end such messages.
+
+    `valid_until` is a day, as it is written in the language.
 
     Raises:
         KeyError: the kind names a quote, and there is no code.
@@ -57,13 +82,17 @@ def compose(
         text("greeting", language) if name is None else text("greeting_named", language, name=name)
     )
     gaps = {} if quote_code is None else {"quote_code": quote_code}
-    return f"{greeting} {text(kind, language, **gaps)}"
+    gaps["about"] = "" if product is None else text("about_product", language, product=product)
+    gaps["when"] = "" if valid_until is None else text("on_day", language, day=valid_until)
+    return f"{greeting} {text(kind, language, **gaps)} {text('no_more', language)}"
 
 
 def generate_message(context: TaskContext, wanted: MessageWanted) -> dict[str, Any]:
     """Write a follow-up message; nothing is sent.
 
-    Returns {kind, language, text, quote_code}.
+    Returns {kind, language, text, values, quote_code, worded_by}: `values` fill the gaps of a
+    WhatsApp template (name, then the quote's code, for a kind that has one); `worded_by` is
+    "language_model" where one was of use, else "built_in".
 
     Raises:
         TaskError: `message_incomplete`, its fact `missing` naming what the kind needs.
@@ -72,21 +101,50 @@ def generate_message(context: TaskContext, wanted: MessageWanted) -> dict[str, A
     if wanted.session_id is not None:
         quote = _newest_quote(context, wanted.session_id)
         shared = _shared_context(context, wanted.session_id)
-    language = wanted.language or shared.get("language") or (quote.language if quote else "es")
+    language: Language = (
+        wanted.language or shared.get("language") or (quote.language if quote else "es")
+    )
     name = wanted.name or shared.get("name") or (quote.customer_name if quote else None)
     quote_code = wanted.quote_code or (quote.code if quote else None)
+    about = quote if quote is not None and quote.code == quote_code else None
+    told: dict[str, Any] = {"kind": wanted.kind, "language": language, "quote_code": quote_code}
+    told["values"] = [name or text("customer", language)]
+    if wanted.kind == "custom":
+        if wanted.text is None:
+            raise _incomplete("text")
+        told["values"].append(wanted.text)
+        return told | {"text": wanted.text, "worded_by": "built_in"}
     try:
-        written = compose(wanted.kind, language, name=name, quote_code=quote_code)
+        written = compose(
+            wanted.kind,
+            language,
+            name=name,
+            quote_code=quote_code,
+            # In the quote's own words, which are of its language.
+            product=about.product if about and about.language == language else None,
+            valid_until=_day(context, about.valid_until, language) if about else None,
+        )
     except KeyError as gap:
-        raise TaskError(
-            "message_incomplete", "The message lacks what it is about.", missing=[gap.args[0]]
-        ) from None
-    return {
-        "kind": wanted.kind,
-        "language": language,
-        "text": written,
-        "quote_code": quote_code,
-    }
+        raise _incomplete(str(gap.args[0])) from None
+    if wanted.kind != "conversation_idle" and quote_code is not None:
+        told["values"].append(quote_code)
+    other = None
+    if context.engine.settings.llm_wording:
+        stores = stores_of(context.engine)
+        other = reworded(stores.model, written, stores.catalogues.current(), language)
+    by = "built_in" if other is None else "language_model"
+    return told | {"text": other or written, "worded_by": by}
+
+
+def _incomplete(missing: str) -> TaskError:
+    return TaskError("message_incomplete", "The message lacks what it is about.", missing=[missing])
+
+
+def _day(context: TaskContext, moment: datetime, language: Language) -> str:
+    local = moment.astimezone(ZoneInfo(context.engine.settings.business_zone))
+    locale = {"es": "es_UY", "en": "en_US"}[language]
+    shown: str = format_date(local.date(), format="long", locale=locale)
+    return shown
 
 
 def _newest_quote(context: TaskContext, session_id: str) -> Quote | None:

@@ -439,6 +439,29 @@ class QuoteStore:
                 break
         return marked
 
+    def ending(
+        self, state: QuoteState, since: dt.datetime, until: dt.datetime, limit: int
+    ) -> list[tuple[str, dt.datetime]]:
+        """Session and end of the quotes of a state whose time ends from `since` to before
+        `until`, the first to end first."""
+        return self._in_time(state, "valid_until", since, until, limit)
+
+    def standing(
+        self, state: QuoteState, since: dt.datetime, until: dt.datetime, limit: int
+    ) -> list[tuple[str, dt.datetime]]:
+        """Session and time of the quotes that came to a state from `since` to before `until` and
+        are in it, the longest ago first."""
+        return self._in_time(state, "state_at", since, until, limit)
+
+    def _in_time(
+        self, state: QuoteState, field: str, since: dt.datetime, until: dt.datetime, limit: int
+    ) -> list[tuple[str, dt.datetime]]:
+        query = {"state": state.value, field: {"$gte": since, "$lt": until}}
+        with store_errors():
+            found = self._quotes.find(query, {"session": 1, field: 1}).sort(field, 1).limit(limit)
+            # One without a conversation has none to be found, and counts for the limit.
+            return [(each["session"] or "", each[field]) for each in found]
+
     def newest_of(self, sessions: Iterable[str]) -> dict[str, Quote]:
         """Session id -> its newest quote; sessions without one are left out."""
         with store_errors():

@@ -45,7 +45,7 @@ def stores_of(engine: Engine) -> Stores:
                 FollowupStore(engine.database, engine.clock, engine.settings),
                 LanguageModel(engine.database, engine.clock, engine.settings),
                 outside,
-                channels(engine.settings, engine.contacts, engine.clock, outside),
+                channels(engine.settings, engine.contacts, engine.clock, outside, engine.replies),
             )
         return stores
 

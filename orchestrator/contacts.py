@@ -26,7 +26,8 @@ Document = dict[str, Any]
 
 
 class Contacts:
-    """Customers' addresses (phones in E.164). Raises StoreUnavailable as the task store does."""
+    """Customers' addresses (phones in E.164, or `Session.address`). Raises StoreUnavailable as the
+    task store does."""
 
     def __init__(self, database: Database[Document], clock: Clock) -> None:
         self._contacts = database["contacts"]

@@ -38,12 +38,14 @@ Collection `sessions`, one document per conversation:
     unsent_at       time of the last change with such entries; gone when they are in the outbox
     opened          rises with the time of creation, unique: what lists are read by
     created_at, updated_at
+    active_at       as updated_at, but for what the desk says or notes by itself
 
 Collection `messages`, one document per message, never changed:
 
     _id             "{session id}:{n}"
     session_id, n   numbered from 1 without gaps, customers' in the order of acceptance
-    source          unique: "{task id}" of a customer's, "{task id}.reply", "person.{id}"
+    source          unique: "{task id}" of a customer's, "{task id}.reply", "person.{id}", or
+                    what `speak` was told
     role            "customer" | "assistant" | "person"
     text, at
     task_id         the task that brought a customer's message, or whose turn it answers, or null
@@ -141,6 +143,8 @@ class Session:
     noted: Document
     created_at: dt.datetime
     updated_at: dt.datetime
+    active_at: dt.datetime
+    intents: tuple[str, ...] = ()  # of its turns, the newest last
     outgoing: tuple[Document, ...] = ()
 
     @classmethod
@@ -148,7 +152,21 @@ class Session:
         """Read what the collection holds."""
         known: Document = {name: document.get(name) for name in _SESSION_FIELDS}
         known["outgoing"] = tuple(known["outgoing"] or ())
+        turns = document.get("turns") or ()
+        known["intents"] = tuple(turn["intent"] for turn in turns if turn["intent"])
+        known["active_at"] = document.get("active_at", document.get("updated_at"))
         return cls(id=document["_id"], **known)
+
+    @property
+    def address(self) -> str:
+        """What `Contacts` know the customer by: the phone, or this conversation where there is
+        none."""
+        return self.phone or f"session:{self.id}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that the customer may be known by there: a phone may have come later."""
+        return (f"session:{self.id}",) if self.phone is None else (self.phone, f"session:{self.id}")
 
     def of_agent(self, agent_id: str) -> Document:
         """What this agent keeps for itself in the session."""
@@ -234,6 +252,7 @@ class _Change:
     push: Document = field(default_factory=dict)
     outgoing: Sequence[Document] = ()
     unset: tuple[str, ...] = ()
+    activity: bool = True  # somebody did something: not what the desk does by itself
 
 
 class Sessions:
@@ -352,6 +371,7 @@ class Sessions:
             "opened": new_id(now),
             "created_at": now,
             "updated_at": now,
+            "active_at": now,
         }
         try:
             self._sessions.insert_one(
@@ -528,11 +548,23 @@ class Sessions:
             known = [Session.from_document(document) for document in found]
         return next((each for each in known if each.id != session.id), None)
 
-    def idle_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
-        """Sessions last touched in a stretch of time."""
+    def many(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        """Session id -> session; those that are not there are left out."""
         with store_errors():
-            found = self._sessions.find({"updated_at": {"$gte": since, "$lt": until}}).limit(limit)
-            return [Session.from_document(document) for document in found]
+            found = self._sessions.find({"_id": {"$in": list(session_ids)}})
+            return {document["_id"]: Session.from_document(document) for document in found}
+
+    def touched_between(
+        self, since: dt.datetime, until: dt.datetime, limit: int
+    ) -> list[tuple[str, dt.datetime]]:
+        """Id and time of the last change of sessions that were last changed in a stretch of
+        time, the longest ago first, `limit` of them."""
+        with store_errors():
+            found = self._sessions.find(
+                {"updated_at": {"$gte": since, "$lt": until}}, {"updated_at": 1}
+            )
+            ordered = found.sort("updated_at", 1).limit(limit)
+            return [(document["_id"], document["updated_at"]) for document in ordered]
 
     def silent_between(self, since: dt.datetime, until: dt.datetime, limit: int) -> list[Session]:
         """Sessions last touched in a stretch of time, the longest silence first."""
@@ -542,6 +574,13 @@ class Sessions:
                 Session.from_document(document)
                 for document in found.sort("updated_at", 1).limit(limit)
             ]
+
+    def last_touched(self, since: dt.datetime, limit: int) -> list[str]:
+        """Sessions that were changed since a time, the last one first, `limit` of them."""
+        with store_errors():
+            found = self._sessions.find({"updated_at": {"$gte": since}}, {"updated_at": 1})
+            ordered = found.sort("updated_at", -1).limit(limit)
+            return [document["_id"] for document in ordered]
 
     # -- a turn ----------------------------------------------------------------------
 
@@ -706,7 +745,8 @@ class Sessions:
             TaskError: `context_not_yours`, or `context_too_large`.
         """
         self._check_size(session, own, shared)
-        if self._advance(session, _Change(writer.changes(own, shared))) is None:
+        noted = _Change(writer.changes(own, shared), activity=False)
+        if self._advance(session, noted) is None:
             raise StaleContext(session_version=session.version, owner=session.owner)
         return self.get(session.id)
 
@@ -721,12 +761,14 @@ class Sessions:
         outgoing: Sequence[Outgoing] = (),
         changes: Document | None = None,
         hand_over: bool = False,
+        activity: bool = True,
     ) -> dt.datetime:
         """Say something by the bot that answers nothing; the commit point of what leaves with it.
 
         Once for each `source`, which must be unique among messages. `outgoing` leaves if this
         counts (call `Outbox.project`), and `changes`, a writer's, take effect with it. With
-        `hand_over` a person has the session from here on. Returns when it was said.
+        `hand_over` a person has the session from here on. Without `activity` the customer's
+        silence goes on (`active_at`). Returns when it was said.
 
         Raises:
             StaleContext: the session has changed since it was read, or is not the bot's.
@@ -748,7 +790,8 @@ class Sessions:
         fields = dict(changes or {})
         if hand_over:
             fields |= {"owner": HUMAN, "waiting_since": now}
-        change = _Change(fields, said=said, outgoing=documents(source, outgoing))
+        leaving = documents(source, outgoing)
+        change = _Change(fields, said=said, outgoing=leaving, activity=activity)
         if self._advance(session, change, at=now) is None:
             # Lost, or done with a lost acknowledgement.
             session = self.get(session.id)
@@ -767,6 +810,20 @@ class Sessions:
         with store_errors():
             known = self._messages.find_one({"source": source}, {"at": 1})
         return None if known is None else known["at"]
+
+    def answer_to(self, session: Session, source: str) -> Message | None:
+        """The customer's first message after what has this source; None where there is none."""
+        self.project(session)
+        with store_errors():
+            known = self._messages.find_one({"source": source}, {"n": 1})
+        after = None if known is None else int(known["n"])
+        while after is not None:
+            found = self.messages(session, after=after, limit=100)
+            answer = next((message for message in found if message.role == "customer"), None)
+            if answer is not None or not found:
+                return answer
+            after = found[-1].n
+        return None
 
     @staticmethod
     def _check_size(session: Session, own: Document | None, shared: Document | None) -> None:
@@ -915,6 +972,8 @@ class Sessions:
         if mark is not None:
             query["mark"] = mark
         fields = change.fields | {"said": change.said, "noted": noted, "updated_at": now}
+        if change.activity:
+            fields["active_at"] = now
         push = dict(change.push)
         if change.outgoing:
             push["outgoing"] = {"$each": list(change.outgoing)}

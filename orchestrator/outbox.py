@@ -15,7 +15,7 @@ Collection `outbox`, one document per entry:
     _id            "{source}.{n}": a second run of what committed it makes the same entry
     task_id        the task whose commit it belongs to, or what a person said
     session_id     its conversation, or null
-    channel        "whatsapp", "n8n"
+    channel        "whatsapp", "n8n", "webhook"; "local": the page that shows the session
     recipient      to whom: a phone in E.164, or what the channel takes for one
     author         "bot" | "person": what a bot wrote is dropped when a person takes over
     purpose        "reply" | "follow_up" | "event": only follow-ups heed an opt-out
@@ -39,7 +39,7 @@ Written by this module only.
 
 import datetime as dt
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -285,23 +285,24 @@ class Outbox:
         author: Literal["bot", "person"] = "bot",
         purpose: Literal["reply", "follow_up"] = "reply",
         language: str = "es",
+        kind: str = "reply",
+        values: Sequence[str] = (),
         about: Document | None = None,
     ) -> list[Outgoing]:
         """What a message to a session's customer makes leave: the message itself where the
         channel has no other way to be answered, and word of it to n8n where it is told.
 
-        A long text becomes several entries. `about` are further facts for n8n.
+        A long text becomes several entries. `kind` and `values` fill a template where WhatsApp
+        takes nothing else. `about` are further facts for n8n. A follow-up, which answers no
+        request, always leaves: by n8n where WhatsApp is not set up, else to the page.
         """
         entries = []
-        if session.channel == "whatsapp" and session.phone:
+        follow_up = purpose == "follow_up"
+        by_phone = not follow_up or self._settings.whatsapp_sends
+        if session.channel == "whatsapp" and session.phone and by_phone:
+            said = {"kind": kind, "language": language, "values": list(values)}
             entries = [
-                Outgoing(
-                    "whatsapp",
-                    session.phone,
-                    {"text": part, "kind": "reply", "language": language},
-                    author,
-                    purpose,
-                )
+                Outgoing("whatsapp", session.phone, {"text": part} | said, author, purpose)
                 for part in parts(text, TEXT_CHARS)
             ]
         if self._settings.n8n_told:
@@ -318,7 +319,12 @@ class Outbox:
                 "timestamp": self._clock.now().isoformat(),
                 "data": told | (about or {}),
             }
-            entries.append(Outgoing("n8n", session.id, event, author, "event"))
+            # Word of a reply stays true; a follow-up that is told to n8n may be sent by it.
+            told_as = purpose if follow_up else "event"
+            entries.append(Outgoing("n8n", session.id, event, author, told_as))
+        if follow_up and not entries:
+            local = {"text": text, "kind": kind, "language": language}
+            entries.append(Outgoing("local", session.id, local, author, purpose))
         return entries
 
     def put(
@@ -458,6 +464,7 @@ class Outbox:
 
     def _objection(self, entry: Entry) -> Document | None:
         """Why an entry must not leave any more."""
+        addresses = {entry.recipient}
         if entry.session_id is not None and entry.of_bot:
             try:
                 session = self._sessions.get(entry.session_id)
@@ -466,7 +473,8 @@ class Outbox:
             # Not yet while the customer waits for one: the bot's last words say so.
             if session.taken_by is not None:
                 return {"code": "person_took_over", "detail": "A person has the conversation."}
-        if entry.purpose == "follow_up" and self._contacts.opted_out(entry.recipient):
+            addresses.update(session.addresses)
+        if entry.purpose == "follow_up" and any(map(self._contacts.opted_out, addresses)):
             return {"code": "opted_out", "detail": "The customer wants no such messages."}
         return None
 

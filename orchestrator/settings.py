@@ -316,7 +316,8 @@ class Settings(BaseSettings):
         "",
         description="Approved templates for messages to customers that were silent for 24 hours, "
         "'kind=name' separated by commas; kinds: reply, quote_sent, quote_expiring, "
-        "conversation_idle. Without one such a message fails with the reason outside_window.",
+        "quote_accepted, conversation_idle, custom. Without one such a message fails with the "
+        "reason outside_window, and a follow-up is not sent.",
     )
     whatsapp_template_languages: str = Field(
         "es=es,en=en",
@@ -435,6 +436,12 @@ class Settings(BaseSettings):
         "without it, the sample business that ships.",
     )
 
+    followups_file: Path | None = Field(
+        None,
+        description="YAML file with the rules by which customers are written to; without it, "
+        "those that ship.",
+    )
+
     worker_metrics_host: str = Field(
         "127.0.0.1", description="Where workers serve their metrics; loopback by default."
     )
@@ -508,7 +515,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a folder that exists")
         return value
 
-    @field_validator("business_file")
+    @field_validator("business_file", "followups_file")
     @classmethod
     def _a_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():

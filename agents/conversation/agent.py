@@ -32,13 +32,15 @@ from agents.conversation.dialogue import (
     with_standing,
 )
 from agents.conversation.objections import objections
-from agents.conversation.second_reading import read_again, reworded
+from agents.conversation.second_reading import read_again
 from agents.conversation.understanding import understand
 from agents.conversation.wording import say
 from agents.language_model import CAPABILITY as LLM
+from agents.messages import INTENTS
 from agents.messages import generate_message as write_message
 from agents.product_answers import answer_product_question as answer_from_catalogue
 from agents.quotes import QuoteNotFound
+from agents.rewording import reworded
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, HandOver, Request, TaskContext, TaskError
 from orchestrator.context import Burst, Session
@@ -61,15 +63,6 @@ agent = Agent(
     setup=prepare,
     where={LLM: lambda settings: settings.llm_configured},
 )
-
-# What `tipo` is called by clients that speak English.
-INTENTS = {
-    "cotizacion": "quote",
-    "informacion": "information",
-    "pregunta": "question",
-    "seguimiento": "follow_up",
-    "general": "general",
-}
 
 
 class CustomerMessage(BaseModel):
@@ -322,8 +315,8 @@ def _commit(
         "owner": "human" if hand_over else "bot",
         "turn_id": context.task.id,
     }
-    if "opt_out" in turn.effects and session.phone is not None:
-        context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
+    if "opt_out" in turn.effects:
+        context.engine.contacts.opt_out(session.address)  # at once, and harmless to repeat
     shared: dict[str, Any] = {"language": turn.state.language, "name": turn.state.name}
     if turn.state.objections:
         shared["objections"] = list(turn.state.objections)

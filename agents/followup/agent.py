@@ -1,15 +1,29 @@
-"""The follow-up agent: finds customers who fell silent, and sends what leaves the desk."""
+"""The follow-up agent: writes to customers who fell silent, and sends what leaves the desk."""
 
 import datetime as dt
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from agents.followup.due import find_due
-from agents.messages import generate_message
+from agents.catalogue import Language
+from agents.followup.looking import Look
+from agents.followup.rules import load_rules
+from agents.followup.sending import Said, Sending
+from agents.followups import HOLDING, RESOURCE
+from agents.language_model import CAPABILITY as LLM
+from agents.messages import MAX_CUSTOM_CHARS, MessageKind, generate_message
 from agents.stores import prepare, stores_of
 from orchestrator import Agent, TaskContext, TaskError
+from orchestrator.engine import Engine
 from orchestrator.errors import NotFound
+
+
+def open_desk(engine: Engine) -> None:
+    """Stores; and rules that cannot be used end the start."""
+    load_rules(engine.settings.followups_file)
+    prepare(engine)
+
 
 agent = Agent(
     role="followup",
@@ -22,60 +36,170 @@ agent = Agent(
         "n8n_integration",
     ],
     slots=3,
-    setup=prepare,
-    where={"webhook_integration": lambda settings: settings.n8n_webhook_secret is not None},
+    setup=open_desk,
+    where={
+        "webhook_integration": lambda settings: settings.n8n_webhook_secret is not None,
+        "local_integration": lambda settings: True,
+        LLM: lambda settings: settings.llm_configured,
+    },
+    workflows=Path(__file__).with_name("workflows"),
+    resources=[RESOURCE],
+    holdings=[HOLDING],
 )
 
+Id = Annotated[str, Field(min_length=1, max_length=200)]
 
-class Silence(BaseModel):
-    """Payload of `find_due_followups`, in hours.
 
-    Sessions are due from `silence_h` to `forget_h` after they were last touched; of those at
-    most `limit` are looked at.
-    """
-
+class _Payload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    silence_h: float = Field(24.0, gt=0, le=24 * 365)
-    forget_h: float = Field(24.0 * 15, gt=0, le=24 * 365)
-    limit: int = Field(200, ge=1, le=1000)
 
+class Pass(_Payload):
+    """Payload of `find_due_followups`: each rule looks at about `limit` conversations.
 
-@agent.handles("find_due_followups", needs=["follow_up"])
-def find_due_followups(context: TaskContext, payload: Silence) -> dict[str, Any]:
-    """Find the sessions that are due; nothing is sent.
-
-    Returns {due: [{session_id, kind, quote_code, silent_h}], looked_at, more}: longest
-    silence first; `more` is true when the limit left some sessions out.
+    With `dry_run` nothing is planned: the answer says what the rules find.
     """
-    now = context.engine.clock.now()
-    silence = dt.timedelta(hours=payload.silence_h)
-    sessions = context.engine.sessions.idle_between(
-        now - dt.timedelta(hours=payload.forget_h), now - silence, payload.limit
+
+    limit: int = Field(2_000, ge=1, le=100_000)
+    dry_run: bool = False
+
+
+class Wanted(_Payload):
+    """Payload of `schedule_followup`. Without `at` it goes out as soon as it may; a "custom"
+    message says `text`."""
+
+    session_id: Id
+    message: MessageKind
+    at: AwareDatetime | None = None
+    text: str | None = Field(None, min_length=1, max_length=MAX_CUSTOM_CHARS)
+    priority: int = Field(100, ge=0, le=100)
+    by: Id = "operator"
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Wanted":
+        if (self.message == "custom") != (self.text is not None):
+            raise ValueError("a custom message, and no other, has a text")
+        return self
+
+
+class Named(_Payload):
+    """Payload of what is done with a follow-up that there is."""
+
+    followup_id: Id
+
+
+class Unwanted(Named):
+    """Payload of `cancel_followup`."""
+
+    by: Id = "operator"
+
+
+class Written(Named):
+    """Payload of `send_followup`: what `generate_message` wrote."""
+
+    text: str = Field(min_length=1, max_length=4_000)
+    kind: MessageKind
+    language: Language
+    values: list[Annotated[str, Field(max_length=MAX_CUSTOM_CHARS)]] = Field([], max_length=10)
+
+
+# All but `generate_message` are asked for by beat, the workflow and the front door's operator
+# routes only: they tell of conversations, or write in them.
+@agent.handles("find_due_followups", needs=["follow_up"], public=False)
+def find_due_followups(context: TaskContext, payload: Pass) -> dict[str, Any]:
+    """Plan the follow-ups that have become due, and start their runs.
+
+    Returns {planned, started, looked_at}; of a dry run {followups: [{session_id, rule, message,
+    quote_code, verdict, code, until, silent_h}]}: what would go out, when what waits would, and
+    why not for the rest.
+    """
+    return run_pass(context.engine, payload)
+
+
+def run_pass(engine: Engine, payload: Pass) -> dict[str, Any]:
+    """What `find_due_followups` does; for the command line as well."""
+    sending = Sending(engine)
+    if not payload.dry_run:
+        return sending.find(payload.limit)
+    now = engine.clock.now()
+    return {"followups": [_shown(look, now) for look in sending.would(payload.limit)]}
+
+
+@agent.handles("schedule_followup", needs=["scheduling"], public=False)
+def schedule_followup(context: TaskContext, wanted: Wanted) -> dict[str, Any]:
+    """Plan a follow-up by hand: all but the rules' own conditions hold for it.
+
+    Returns {followup_id, state, due_at}.
+
+    Raises:
+        TaskError: `session_not_found`; or `no_quote`, where the message is about one.
+    """
+    engine = context.engine
+    try:
+        session = engine.sessions.get(wanted.session_id)
+    except NotFound:
+        raise TaskError("session_not_found", "There is no such conversation.") from None
+    quote = stores_of(engine).quotes.newest_of([session.id]).get(session.id)
+    if quote is None and wanted.message.startswith("quote"):
+        raise TaskError("no_quote", "No quote was made in this conversation.")
+    followup = Sending(engine).schedule(
+        f"by_hand:{context.task.id}",
+        session,
+        wanted.message,
+        wanted.at or engine.clock.now(),
+        text=wanted.text,
+        priority=wanted.priority,
+        by=wanted.by,
     )
-    quotes = stores_of(context.engine).quotes.newest_of([session.id for session in sessions])
-    due = find_due(sessions, quotes, now=now, silence=silence)
     return {
-        "due": [
-            {
-                "session_id": each.session,
-                "kind": each.kind,
-                "quote_code": each.quote,
-                "silent_h": round(each.silent.total_seconds() / 3600, 2),
-            }
-            for each in due
-        ],
-        "looked_at": len(sessions),
-        "more": len(sessions) == payload.limit,
+        "followup_id": followup.id,
+        "state": followup.state.value,
+        "due_at": followup.due_at.isoformat(),
     }
 
 
-class Delivery(BaseModel):
+@agent.handles("cancel_followup", needs=["scheduling"], public=False)
+def cancel_followup(context: TaskContext, unwanted: Unwanted) -> dict[str, Any]:
+    """Do not send a follow-up. Returns {followup_id, state}: one that has gone out stays "sent".
+
+    Raises:
+        TaskError: `followup_not_found`.
+    """
+    try:
+        followup = Sending(context.engine).cancel(unwanted.followup_id, unwanted.by)
+    except NotFound:
+        raise TaskError("followup_not_found", "There is no such follow-up.") from None
+    return {"followup_id": followup.id, "state": followup.state.value}
+
+
+@agent.handles("check_followup", needs=["follow_up"], public=False)
+def check_followup(context: TaskContext, named: Named) -> dict[str, Any]:
+    """Whether a planned follow-up goes out now. Returns {verdict, code, until, kind, text}."""
+    return Sending(context.engine).check(named.followup_id)
+
+
+@agent.handles("send_followup", needs=["follow_up"], public=False)
+def send_followup(context: TaskContext, written: Written) -> dict[str, Any]:
+    """Say a follow-up in its conversation, once. Returns what `check_followup` does; its verdict
+    is "sent" where it has been said.
+
+    Raises:
+        StaleContext: the session keeps changing; the worker runs this again.
+    """
+    said = Said(written.text, written.kind, written.language, written.values)
+    return Sending(context.engine).send(written.followup_id, context.task.id, said)
+
+
+@agent.handles("measure_followup", needs=["follow_up"], public=False)
+def measure_followup(context: TaskContext, named: Named) -> dict[str, Any]:
+    """Note what came of a follow-up. Returns {over, effect}."""
+    return Sending(context.engine).measure(named.followup_id)
+
+
+class Delivery(_Payload):
     """Payload of `deliver`: an entry of the outbox, and which of its rounds."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    entry_id: str = Field(min_length=1, max_length=200)
+    entry_id: Id
     round: int = Field(ge=0)
 
 
@@ -104,3 +228,18 @@ def deliver(context: TaskContext, payload: Delivery) -> dict[str, Any]:
 agent.handles("generate_message", needs=["message_generation"])(generate_message)
 
 agent.every(60, "find_due_followups")
+
+
+def _shown(look: Look, now: dt.datetime) -> dict[str, Any]:
+    until = look.decision.until
+    verdict: Literal["send", "wait", "skip"] = look.decision.verdict
+    return {
+        "session_id": look.session.id,
+        "rule": look.rule.id,
+        "message": look.rule.message,
+        "quote_code": None if look.quote is None else look.quote.code,
+        "verdict": verdict,
+        "code": look.decision.code,
+        "until": None if until is None else until.isoformat(),
+        "silent_h": round((now - look.session.active_at).total_seconds() / 3600, 2),
+    }

@@ -20,7 +20,7 @@ def test_every_text_is_there_in_every_language_with_the_same_gaps() -> None:
         assert gaps[0] == gaps[1], key
 
 
-@pytest.mark.parametrize("kind", get_args(MessageKind))
+@pytest.mark.parametrize("kind", [kind for kind in get_args(MessageKind) if kind != "custom"])
 @pytest.mark.parametrize("language", ["es", "en"])
 @pytest.mark.parametrize("name", [None, "Ana {quote_code}"])
 def test_a_message_greets_and_has_no_gaps(

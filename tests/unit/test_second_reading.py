@@ -11,9 +11,9 @@ from agents.conversation.second_reading import (
     SaidItem,
     believed,
     is_unsure,
-    says_the_same,
 )
 from agents.conversation.understanding import understand
+from agents.rewording import says_the_same
 
 CATALOGUE = load_catalogue()
 
