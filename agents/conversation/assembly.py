@@ -190,7 +190,10 @@ class _Assembly:
                 return None
         if id(event) in self.sized_again and _has_size(group):
             return self._new_group()  # "isodec gris 10x5 e isodec blanco 4x3"
-        if self._repeats(event, group):
+        if self._begins_new_sides(end, event, following, group):
+            return self._new_group()
+        more = self._binds_next_product(event, following) and self._joins(end, event.at)
+        if not more and self._repeats(event, group):
             return None
         keys = self.passage.keys[end : event.at]
         if self._follows_not(event):
@@ -211,13 +214,14 @@ class _Assembly:
         if (
             event.kind == "size"
             and not self._joins(end, event.at)
+            and not self._elsewhere(event, group)
             and not self._binds_next_product(event, following)
         ):
             # Two sizes and nothing that says that they are of two things: which is it?
             self.unclear.append(Unclear("dimensiones", (), len(self.groups) - 1))
             _forget_size(group)
             return None
-        if event.kind == "size" and self._is_total(event):
+        if event.kind == "size" and self._is_total(event) and not more:
             return self._check_total(event)
         return self._new_group()
 
@@ -256,6 +260,18 @@ class _Assembly:
             group.pop("area_m2")
             group.update(event.values)
         return True
+
+    def _begins_new_sides(
+        self, end: int, event: Event, following: Event | None, group: dict[str, Any]
+    ) -> bool:
+        """ "4 de largo y 3 de ancho; 4 de largo y 2 de ancho": as long as the one before."""
+        one_side = event.kind == "size" and len(event.values) == 1 and "area_m2" not in event.values
+        other = following is not None and following.kind == "size" and len(following.values) == 1
+        sized = {"length_m", "width_m"} <= group.keys()
+        if not (one_side and other and sized) or self._corrects(end, event):
+            return False
+        assert following is not None
+        return self._joins(end, event.at) and following.values.keys() != event.values.keys()
 
     def _follows_not(self, event: Event) -> bool:
         before = self.passage.key(event.at - 1)
@@ -306,7 +322,13 @@ class _Assembly:
         between = self.passage.keys[start:end]
         if "+" in between:
             return True
-        return any(key in lx.JOIN_KEYS for key in between) and not {"=", "("} & set(between)
+        restates = "=" in between or ("(" in between and ")" not in between)
+        return any(key in lx.JOIN_KEYS for key in between) and not restates
+
+    def _elsewhere(self, event: Event, group: dict[str, Any]) -> bool:
+        """ "living (5x4), dormitorio (3x3)"."""
+        here, there = group.get("place"), self._place_near(event)
+        return event.kind == "size" and bool(here and there and here != there)
 
     def _is_total(self, event: Event) -> bool:
         before = {self.passage.key(at) for at in range(max(0, event.at - 3), event.at)}
@@ -373,6 +395,8 @@ class _Assembly:
         for index in range(len(groups) - 2, -1, -1):
             here, after = groups[index], groups[index + 1]
             both = self.of_both or bool(self.passage.said & (lx.ALL_KEYS | lx.EACH_KEYS))
+            if any("size" in g["_end"] and not _has_size(g) for g in (here, after)):
+                continue  # said of it, and not clear
             # "de 100 y de 150 para 10x5": one size for both thicknesses
             if (
                 not _has_size(here)

@@ -865,7 +865,7 @@ class _Turning:
         topics = [each for each in said.topics if each not in general]
         for topic in topics:
             self.answers += self._answer(topic, products)
-        if said.wants("delivery"):
+        if said.wants("delivery") and all(item.freight is None for item in said.items):
             included = self.catalogue.freight.included_by_default
             self.answers.append(
                 self._say("freight_included" if included else "freight_not_included")

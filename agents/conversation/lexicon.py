@@ -781,6 +781,7 @@ ES_KEYS: Final = keys(
 EN_KEYS: Final = keys(
     "hello hi hey good morning afternoon the an of for and or but with without i you we is are "
     "am need want would like how much what which where when does do can could please thanks thank "
+    "stop unsubscribe texting messages message talk human remove list contact writing opt out "
     "quote price cost roof wall white grey gray thick thickness wide long meters metres square by "
     "my your it this that not yes yeah also add another instead change make better panel panels "
     "rock wool polystyrene delivery shipping anchors freight sides each about of from have any"

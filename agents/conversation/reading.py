@@ -111,6 +111,10 @@ def _split(text: str) -> list[Token]:
 
 def _parts(raw: str, after_number: bool) -> tuple[str, ...]:
     low = raw.lower()
+    if len(low) > 3 and low[-1] == "x" and lexicon.key_of(low[:-1]) in lexicon.NUMBERS:
+        return raw[:-1], raw[-1]  # "seisx4"
+    if after_number and low[0] == "x" and lexicon.key_of(low[1:]) in lexicon.NUMBERS:
+        return raw[0], raw[1:]
     if after_number and len(low) > 1 and low[-1] == "x" and low[:-1] in lexicon.UNITS:
         return raw[:-1], raw[-1]
     if after_number and len(low) > 1 and low[0] == "x" and low[1:] in lexicon.UNITS:
@@ -317,8 +321,10 @@ def _spelled_number(tokens: Sequence[Token], at: int) -> tuple[Token | None, int
         # an article unless something is measured in it
         if first.word in lexicon.EN_ONE and _key(tokens, at + 1) in lexicon.HUNDRED_KEYS:
             total, size = Decimal(100), 2
-        elif _is_unit(tokens, at + 1) or (
-            _key(tokens, at + 1) in lexicon.TIMES_KEYS and _is_numeric(tokens, at + 2)
+        elif (
+            _is_side_of_one(tokens, at)
+            or _is_unit(tokens, at + 1)
+            or (_key(tokens, at + 1) in lexicon.TIMES_KEYS and _is_numeric(tokens, at + 2))
         ):
             return _number(tokens[at : at + 1], Decimal(1)), 1
     elif first.key in lexicon.HUNDREDS:
@@ -423,6 +429,18 @@ def _key(tokens: Sequence[Token], at: int) -> str:
 
 def _is_unit(tokens: Sequence[Token], at: int) -> bool:
     return at < len(tokens) and tokens[at].kind == "word" and tokens[at].word in lexicon.UNITS
+
+
+def _is_side_of_one(tokens: Sequence[Token], at: int) -> bool:
+    """ "seis por uno", "6 de largo y uno de ancho"."""
+    if tokens[at].key not in ("uno", "one"):
+        return False
+    after, then = _key(tokens, at + 1), _key(tokens, at + 2)
+    if after == "de" and then in lexicon.SIDES:
+        return at + 3 >= len(tokens) or tokens[at + 3].kind != "number"
+    return at >= 2 and tokens[at - 1].key in lexicon.TIMES_KEYS and (
+        _is_numeric(tokens, at - 2) or _is_unit(tokens, at - 2)
+    )  # fmt: skip
 
 
 def _is_numeric(tokens: Sequence[Token], at: int) -> bool:

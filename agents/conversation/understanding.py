@@ -60,6 +60,8 @@ _ASKS_ANYWHERE: Final = frozenset(
 _SAME_AGAIN: Final = Phrases(
     (phrase, kind) for kind, phrases in lx.SAME_AGAIN.items() for phrase in phrases
 )
+_SIDES_SAID: Final = ("length", "width", "height")
+_LABELLING: Final = frozenset({"de", ":", "es", "=", "is", "of", "son", "unos"})
 _INCH_TOLERANCE: Final = Decimal("0.03")
 _HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
@@ -263,12 +265,16 @@ class _Reading(Passage):
                 or after == "%"
                 or (after == "por" and self.key(at + 2) == "siento")
                 or after in lx.TIME_KEYS
-                or after in lx.COUNTED_ELSEWHERE_KEYS
+                or (after in lx.COUNTED_ELSEWHERE_KEYS and not self._begins_a_list(at + 1))
                 or (before == "las" and self.key(at - 2) in ("a", "al"))
                 or self._in_an_address(at)
                 or self._in_an_id(at)
             ):
                 self._take(at, at + 1)
+
+    def _begins_a_list(self, at: int) -> bool:
+        """ "isodec 100 medidas 10x5", "medidas: 10x5"."""
+        return self.key(at) == "medidas" and self.key(at + 1) in ("#", ":", "=")
 
     def _is_date_or_time(self, at: int) -> bool:
         """Whether the number ends a "15/3" or "10:30"."""
@@ -451,7 +457,7 @@ class _Reading(Passage):
     # - measures -
 
     def _measures(self) -> None:
-        self.labels_come_first = self._labels_come_first()
+        self.labels_first = self._labels_that_come_first()
         self.said_in_centimetres = False  # "4 metros 20 x 3 metros 10"
         at = 0
         while at < len(self.tokens):
@@ -491,26 +497,57 @@ class _Reading(Passage):
         self._take(measure.start - 1, measure.end)
         return True
 
-    def _labels_come_first(self) -> bool:
-        """Whether it is "largo 10 ancho 5" and not "10 largo 5 ancho"."""
+    def _labels_that_come_first(self) -> set[int]:
+        """The places of the labels in "largo 10 ancho 5", but not in "10 largo 5 ancho"."""
+        first: set[int] = set()
         labels = [at for at, key in enumerate(self.keys) if key in lx.SIDES]
-        if not labels:
-            return False
-        after = labels[-1] + 1
-        if self.key(after) in (":", "=", "de"):
+        for index, at in enumerate(labels):
+            before = self._number_before_label(at)
+            if before is not None and index and labels[index - 1] in first:
+                before = None if labels[index - 1] < before else before  # it has its label
+            if not self._leads(at):
+                continue
+            if before is None or self._thickness_before_label(before):
+                following = labels[index + 1] if index + 1 < len(labels) else None
+                last = before is not None and following is not None and (
+                    self._number_before_label(following) is not None
+                    and not self._leads(following)
+                )  # fmt: skip
+                if not last:  # "isodec 10 largo 5 ancho"
+                    first.add(at)
+        return first
+
+    def _leads(self, at: int) -> bool:
+        """Whether a number comes after the label at a place."""
+        after = at + 1
+        while after < at + 4 and self.key(after) in _LABELLING:
             after += 1
         counts = self.key(after + 1) in lx.PIECE_KEYS or self.key(after + 1) in lx.PLACE_KEYS
-        if self.key(after) != "#" or counts:
-            return False
-        before = labels[0] - 1
+        return self.key(after) == "#" and not counts
+
+    def _number_before_label(self, at: int) -> int | None:
+        """The number right before a label, as in "10 m de largo"."""
+        before = at - 1
+        before -= self.key(before) in lx.OF_KEYS
         if self.key(before) in lx.UNITS_BY_KEY:
-            return lx.UNITS_BY_KEY[self.key(before)] in ("mm", "cm")
-        if self.key(before) != "#":
-            return True
-        before -= 1
-        while self.key(before) in ("de", ":", ","):
             before -= 1
-        return before in self.product_places or self.key(before) in lx.THICKNESS_KEYS
+        return before if self.key(before) == "#" else None
+
+    def _thickness_before_label(self, at: int) -> bool:
+        value, unit = self.tokens[at].value, lx.UNITS_BY_KEY.get(self.key(at + 1))
+        if value is None:
+            return False
+        before = at - 1
+        while before > at - 4 and self.key(before) in _LABELLING:
+            before -= 1
+        if self.key(before) in lx.THICKNESS_KEYS:
+            return True
+        if unit in ("mm", "cm"):
+            return self._made(in_mm(value, unit))
+        if unit is not None:
+            return False
+        bare = Measure(at, at + 1, (value,))
+        return self._is_thickness_of_product(bare)
 
     def _measure_at(self, at: int) -> Measure | None:
         token = self.tokens[at]
@@ -579,6 +616,8 @@ class _Reading(Passage):
             return
         if measure.value is None:
             return
+        if self._made(measure.value) and self._after_product(measure):
+            return  # "isodec 100 m 10x5": rather a slip of the finger
         part = lx.PARTS.get(second) if after in lx.AND_KEYS else None
         if part is not None:
             measure.values = (measure.value + Decimal(part),)
@@ -593,6 +632,8 @@ class _Reading(Passage):
         whole = centimetres is not None and centimetres == centimetres.to_integral_value()
         if not whole or centimetres is None or not 10 <= centimetres <= 99:
             return
+        if measure.value != measure.value.to_integral_value():
+            return  # "1,1 m y 12 x 8" are two sizes
         following = self.key(place + 1)
         thickness = not with_ and self._made(centimetres * 10)
         if lx.UNITS_BY_KEY.get(following) == "cm" and thickness:
@@ -632,11 +673,11 @@ class _Reading(Passage):
         """What the measure is of, said before it ("largo: 10") or after it ("10 de largo")."""
         place = measure.start - 1
         for _ in range(3):
-            if self.key(place) in ("de", ":", "es", "=", "is", "of", "son", "unos"):
+            if self.key(place) in _LABELLING:
                 place -= 1
         key = self.key(place)
         label = None
-        if not self.labels_come_first and self.key(measure.start - 1) in lx.SIDES:
+        if key in lx.SIDES and place not in self.labels_first:
             key = ""
         if place >= 0 and not self.used[place] and self.same_sentence(place, measure.start):
             label = lx.SIDES.get(key) or (
@@ -645,7 +686,7 @@ class _Reading(Passage):
             if self.tokens[place].text.lower() == "e" and self.key(place + 1) == "=":
                 label = "thickness"
         after = self._side_after(measure.end)
-        if self.labels_come_first and self.key(measure.end) in lx.SIDES:
+        if (after is not None and after[1] - 1 in self.labels_first and after[0] in _SIDES_SAID) or (after is not None and self._is_of_the_next(measure, after[1])):
             after = None
         if label is not None and not (after is not None and self.key(measure.end) in lx.OF_KEYS):
             measure.side = label
@@ -654,6 +695,13 @@ class _Reading(Passage):
             measure.side, end = after
             self._take(measure.end, end)
             measure.end = end
+
+    def _is_of_the_next(self, measure: Measure, end: int) -> bool:
+        """The "ancho" of "isodec 125 mm de ancho 1,1" and of "125 mm. largo: 4 m"."""
+        of_next = self.key(end) == "#" or (self.key(end) in (":", "=") and self.key(end + 1) == "#")
+        small = measure.unit in ("mm", "cm") and measure.value is not None
+        small = small and self.key(end - 1) in lx.SIDES
+        return of_next and small and self._made(in_mm(measure.value or Decimal(0), measure.unit))
 
     # - sizes -
 
@@ -900,6 +948,8 @@ class _Reading(Passage):
         ranged = gap in (["o"], ["a"], ["-"], ["u"], ["or"], ["to"], ["/"]) or (
             between and gap in (["y"], ["and"])
         )
+        if gap == ["-"] and not self.tokens[other.end].glued:
+            ranged = ranged and not self._is_thickness_of_product(other)  # "isodec 50 - 60 m2"
         free = not self.used[other.start] and other.side is None
         if ranged and free and other.unit in (None, "m", "m2"):
             return other
@@ -940,6 +990,11 @@ class _Reading(Passage):
             value *= 1000
         elif measure.unit is not None:
             value = in_mm(value, measure.unit)
+            near = self._nearly_made(value) if measure.unit == "in" else None
+            if near is not None:
+                option = Item(thickness_mm=near)
+                self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
+                return
         elif value * 10 in self.words.thicknesses_mm and value not in self.words.thicknesses_mm:
             option = Item(thickness_mm=tidy(value * 10))
             self._unclear(measure.start, measure.end, Unclear("espesor", (option,)))
@@ -1090,7 +1145,13 @@ class _Reading(Passage):
             if self._labelled_as_count(measure):
                 noun = "unidades"
             counted = noun in lx.PIECE_KEYS or noun in lx.PLACE_KEYS or noun in lx.SLOPE_KEYS
-            if not counted and (measure.of or self._is_thickness_of_product(measure)):
+            one_of = noun in ("de", "of") and measure.end + 1 in places  # "precio de 8 de 5x1"
+            one_of = (
+                one_of and not self._made(Decimal(count)) and not self._made(Decimal(count * 10))
+            )
+            if not counted and (
+                (measure.of and not one_of) or self._is_thickness_of_product(measure)
+            ):
                 continue
             if noun in lx.PLACE_KEYS and self._is_thickness_of_product(measure):
                 continue  # "isodec 100 techo 10x5"
@@ -1246,8 +1307,16 @@ class _Reading(Passage):
             self._take(measure.start, measure.end + 1)
             return
         if count > 1 and len([each for each in sizes if len(each.values) >= 2]) == count:
-            self._take(measure.start, measure.end + 1)  # each of them has its size
-            return
+            self._take(measure.start, measure.end + 1)
+            beside = [e for e in sizes if e.end == measure.start - 1 and len(e.values) == 2]
+            products = {e.values["product"] for e in self.events if e.values.get("product")}
+            if beside and self.key(measure.start - 1) == "," and len(products) > 1:
+                beside[0].values["quantity"] = count
+            elif beside and self.key(measure.start - 1) == ",":
+                # "4x3, 5x3, 2 unidades": of the last, or are they the two?
+                one = sized_item(beside[0], None)
+                self._doubt(beside[0], (sized_item(beside[0], count), one))
+            return  # each of them has its size
         place = bisect_left(sizes, measure.start, key=lambda event: event.at)
         near = sizes[max(place - 1, 0) : place] or sizes[place : place + 1]
         near = [event for event in near if "area_m2" not in event.values]
@@ -1609,7 +1678,8 @@ class _Reading(Passage):
         while back >= 0 and self.key(back) in ("el", "la", "de", "en", "sea", "color", "kolor"):
             back -= 1
         near = self.key(back)
-        return near in ("no", "not", "ni") or self.instead(at)
+        of_another = self.key(back - 1) in lx.ANCHOR_KEYS | lx.FREIGHT_KEYS  # "flete no, gris"
+        return (near in ("no", "not", "ni") and not of_another) or self.instead(at)
 
     def _anchors_and_freight(self) -> None:
         last: bool | None = None  # "sin flete ni anclajes": the no goes on
