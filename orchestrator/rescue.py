@@ -219,10 +219,14 @@ class Rescuer:
         """Notice that Redis lost its memory, and when; `_lost` publishes what was in there."""
         with store_errors():
             known = self._epochs.find_one(EPOCH)
+            found = load.epoch
             if known is None:
-                self._epochs.update_one(EPOCH, {"$setOnInsert": {"n": 0}}, upsert=True)
-                known = EPOCH | {"n": 0}
-            if load.epoch != known["n"]:
+                # A new desk: what is queued on it was queued in the Redis that is there.
+                self._epochs.update_one(EPOCH, {"$setOnInsert": {"n": 1}}, upsert=True)
+                known = EPOCH | {"n": 1}
+                if found is None and self._told_redis(1):
+                    found = 1
+            if found != known["n"]:
                 # Gone, or from another life: whatever was queued under it may be gone too.
                 self._epochs.update_one(
                     EPOCH | {"n": known["n"]},
@@ -230,11 +234,16 @@ class Rescuer:
                 )
                 known = self._epochs.find_one(EPOCH) or known
                 log.warning("rescue.epoch_raised", epoch=known["n"], found=load.epoch)
-                try:
-                    self._registry.set_epoch(known["n"])
-                except BrokerUnavailable:
+                if not self._told_redis(known["n"]):
                     return
         self._epoch, self._raised_at = known["n"], known.get("raised_at", LONG_AGO)
+
+    def _told_redis(self, epoch: int) -> bool:
+        try:
+            self._registry.set_epoch(epoch)
+        except BrokerUnavailable:
+            return False
+        return True
 
     def _lost(self, load: Load | None, counts: Counts) -> None:
         """Publish again what is queued and whose message is not where it should be.

@@ -248,6 +248,14 @@ def forget(engine) -> None:
     engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
 
 
+def test_what_waits_before_the_first_pass_of_a_new_desk_is_not_published_twice(engine):
+    for _ in range(3):
+        submit(engine)
+    counts = engine.rescuer("first", eager=True).tick()
+    assert (counts.published, counts.republished, depth(engine)) == (0, 0, 3)
+    assert engine.router.load(fresh=True).epoch == 1
+
+
 def test_a_message_that_is_lost_again_and_again_is_published_with_growing_pauses(
     engine, rescuer, advance
 ):
