@@ -66,7 +66,7 @@ import json
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -98,6 +98,7 @@ from orchestrator.errors import (
 from orchestrator.logs import log
 from orchestrator.pages import Order, newest_first, oldest_first
 from orchestrator.settings import Settings
+from orchestrator.together import Together
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -117,6 +118,7 @@ CLOCK_READ_S = 0.5
 UNFIT = (BSONError, UnicodeError, OverflowError, DocumentTooLarge)
 # Below every time that is stored.
 LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
+TOGETHER = 32  # claims, or ends of attempts, in one round trip
 # The lane of tasks whose message is not to be in any queue yet.
 PAUSED = "paused"
 KEPT_AT_ONCE = 500
@@ -498,6 +500,9 @@ class TaskStore:
         self._settings = settings
         self._lock = threading.Lock()
         self._ended: Counter[State] = Counter()  # not told yet
+        # A worker's slots claim and finish at the same time: one round trip for all of them.
+        self._moves = Together(self._move_all, TOGETHER)
+        self._reads = Together(self._read_all, TOGETHER)
 
     # -- setting up ------------------------------------------------------------------
 
@@ -959,7 +964,7 @@ class TaskStore:
             )
             if not taken:
                 return None
-            document = self._tasks.find_one({"_id": task_id})
+            document = self._reads(task_id)
         if document is None or document["fence"] != fence + 1:
             return None
         return Claim(Task.from_document(document), token)
@@ -1400,18 +1405,40 @@ class TaskStore:
             unset["head"] = ""
         if unset:
             update["$unset"] = unset
-        if self._tasks.update_one(query, update).matched_count == 1:
+        # Without a token nothing would tell which of several went through.
+        moved = None if token is None else self._moves((query, update))
+        if moved is None:
+            moved = self._tasks.update_one(query, update).matched_count == 1
+        if not moved and token is not None:
+            stored = self._tasks.find_one({"_id": task_id}, {"fence": 1, "token": 1, "state": 1})
+            moved = (
+                stored is not None
+                and stored["fence"] == fence + 1
+                and stored.get("token") == token
+                and stored["state"] == fields["state"]
+            )
+        if moved:
             self._note_ended(fields["state"])
-            return True
-        if token is None:
-            return False
-        stored = self._tasks.find_one({"_id": task_id}, {"fence": 1, "token": 1, "state": 1})
-        return (
-            stored is not None
-            and stored["fence"] == fence + 1
-            and stored.get("token") == token
-            and stored["state"] == fields["state"]
-        )
+        return moved
+
+    def _move_all(self, moves: Sequence[tuple[Document, Document]]) -> list[bool | None]:
+        """Whether each went through; None where that is for each to find out alone."""
+        if len(moves) == 1:
+            query, update = moves[0]
+            return [self._tasks.update_one(query, update).matched_count == 1]
+        try:
+            done = self._tasks.bulk_write([UpdateOne(*move) for move in moves], ordered=False)
+        except (*UNFIT, OperationFailure) as error:
+            if getattr(error, "timeout", False):
+                raise
+            return [None] * len(moves)
+        return [True if done.matched_count == len(moves) else None] * len(moves)
+
+    def _read_all(self, ids: Sequence[str]) -> list[Document | None]:
+        if len(ids) == 1:
+            return [self._tasks.find_one({"_id": ids[0]})]
+        found = {each["_id"]: each for each in self._tasks.find({"_id": {"$in": list(ids)}})}
+        return [found.get(id) for id in ids]
 
     @staticmethod
     def _ready(task: Task, now: dt.datetime, epoch: int) -> Document:

@@ -387,6 +387,38 @@ def test_a_query_answers_with_its_index_as_without(engine, shape):
     )
 
 
+def test_claims_and_ends_that_come_at_once_are_each_decided_for_themselves(engine):
+    """They share round trips: two claims of one task, a lost attempt and a result that cannot
+    be stored must not change what becomes of their neighbours."""
+    tasks = [
+        engine.store.accept(Request("t", {}), agent="a", queue="q", decision={}, epoch=0)[0]
+        for _ in range(60)
+    ]
+    twice = [task for task in tasks for _ in range(2)]
+    with ThreadPoolExecutor(16) as threads:
+        claims = list(threads.map(lambda task: engine.store.claim(task.id, task.fence, "w"), twice))
+        won = [claim for claim in claims if claim is not None]
+        assert sorted(claim.task.id for claim in won) == sorted(task.id for task in tasks)
+        stale, unfit, good = won[:5], won[5:10], won[10:]
+        for claim in stale:
+            engine.store.retry(claim, {"code": "elsewhere"}, 0.0)
+
+        def end(claim):
+            result = 2**70 if claim in unfit else {"n": claim.task.id}
+            try:
+                return engine.store.finish(claim, result).state
+            except (StaleAttempt, OverflowError) as error:
+                return type(error)
+
+        ends = dict(zip((c.task.id for c in won), threads.map(end, won), strict=True))
+    assert {ends[claim.task.id] for claim in stale} == {StaleAttempt}
+    assert {ends[claim.task.id] for claim in unfit} == {OverflowError}
+    assert {ends[claim.task.id] for claim in good} == {State.COMPLETED}
+    stored = engine.store.many([claim.task.id for claim in good])
+    assert all(task.result == {"n": task.id} for task in stored.values())
+    assert all(engine.store.get(claim.task.id).state is State.RUNNING for claim in unfit)
+
+
 def test_an_index_whose_definition_changed_is_made_anew(engine):
     tasks = engine.database["tasks"]
     tasks.drop_index("rescue")
