@@ -686,8 +686,10 @@ class _Reading(Passage):
             if self.tokens[place].text.lower() == "e" and self.key(place + 1) == "=":
                 label = "thickness"
         after = self._side_after(measure.end)
-        if (after is not None and after[1] - 1 in self.labels_first and after[0] in _SIDES_SAID) or (after is not None and self._is_of_the_next(measure, after[1])):
-            after = None
+        if after is not None:
+            of_next = after[0] in _SIDES_SAID and after[1] - 1 in self.labels_first
+            if of_next or self._is_of_the_next(measure, after[1]):
+                after = None
         if label is not None and not (after is not None and self.key(measure.end) in lx.OF_KEYS):
             measure.side = label
             self._take(place, measure.start)
