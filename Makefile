@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent demo bench torture torture-celery soak lock clean
+.PHONY: help run test check lint agent demo bench fuzz torture torture-celery soak lock clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -40,6 +40,10 @@ demo: $(READY) ## a conversation with the running system, and how it came about
 
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(READY) ## hold the front door to its own description; REQUESTS=5000 SEED=1
+	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m fuzz --requests $(or $(REQUESTS),5000) \
+		--seed $(or $(SEED),1) $(ARGS)
 
 torture: $(READY) ## kill everything at random under load; MINUTES=30 SEED=1 ARGS="--gap-s 5"
 	@$(TORTURE) --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)

@@ -148,9 +148,12 @@ class Access:
         Raises:
             Unauthenticated: credentials that belong to nobody.
         """
-        shown = _credentials(asked)
-        if shown is None:
-            return None
+        callers = [self._caller(shown) for shown in _credentials(asked)]
+        # Who shows the operator's token and a client's key is the operator.
+        callers.sort(key=lambda caller: not caller.operator)
+        return next(iter(callers), None)
+
+    def _caller(self, shown: bytes) -> Caller:
         # Every comparison is made, so that the time tells nothing.
         found = [name for key, name in self._clients.items() if hmac.compare_digest(key, shown)]
         if self._operator is not None and hmac.compare_digest(self._operator, shown):
@@ -196,13 +199,15 @@ def _without_port(asked: Request) -> str:
     return host.partition(":")[0]
 
 
-def _credentials(asked: Request) -> bytes | None:
-    """What was shown as key or token. WSGI gives headers as Latin-1: back to bytes."""
+def _credentials(asked: Request) -> list[bytes]:
+    """What was shown as key and as token. WSGI gives headers as Latin-1: back to bytes."""
+    shown = []
     authorization = asked.headers.get("Authorization")
-    if authorization is None:
-        key = asked.headers.get("X-API-Key")
-        return None if key is None else key.strip().encode("latin-1", "replace")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthenticated("Only Bearer tokens are known here.")
-    return token.strip().encode("latin-1", "replace")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("Only Bearer tokens are known here.")
+        shown.append(token)
+    if (key := asked.headers.get("X-API-Key")) is not None:
+        shown.append(key)
+    return [each.strip().encode("latin-1", "replace") for each in shown]

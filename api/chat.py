@@ -11,7 +11,7 @@ from apiflask import APIBlueprint
 from flask import g, request
 
 from api.auth import Access, Caller
-from api.errors import ChatUnstaffed, RequestInFlight, TaskCancelled, TaskFailed
+from api.errors import ChatUnstaffed, Erased, RequestInFlight, TaskCancelled, TaskFailed
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from api.schemas import ChatMessage, ChatReply, Turn, Waiting
@@ -73,6 +73,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             401: "Credentials are missing or unknown.",
             409: "`request_in_flight`: the request with this Idempotency-Key is under way, "
             "`Location` names its task. `busy`: the conversation takes one message at a time.",
+            410: "The request was made before with this key, and erased since.",
             413: "The body is larger than 64 kB.",
             415: "The body is not JSON in UTF-8.",
             422: "A field is not valid, or the Idempotency-Key came with another body.",
@@ -135,6 +136,7 @@ def _answer(task: Task, language: str) -> tuple[Document, int]:
 
     Raises:
         TaskFailed: it ended without a reply.
+        Erased: nothing is kept of it.
     """
     if task.state is State.COMPLETED:
         return _both_dialects(task, task.result), 200
@@ -216,7 +218,9 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
     return task, spoken if spoken in PATIENCE else language, created
 
 
-def _not_answered(task: Task, language: str) -> TaskFailed:
+def _not_answered(task: Task, language: str) -> Exception:
+    if (task.error or {}).get("code") == Erased.code:
+        return Erased(task_id=task.id)
     kind = TaskCancelled if task.state is State.CANCELLED else TaskFailed
     session_id = task.payload.get("session_id")
     return kind(

@@ -63,7 +63,7 @@ KEYED = {
 LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    "schema": {"type": "string", "pattern": "^[0-9]{0,15}$"},
     "description": "The last event that was seen: what came after it is sent.",
     "example": examples.PARAMETERS["Last-Event-ID"],
 }
@@ -77,7 +77,7 @@ def _query(name: str, description: str, example: str, **schema: Any) -> Document
 
 # Parameters that are read by hand.
 READ_BY_HAND: dict[tuple[str, str], list[Document]] = {
-    ("get", "/readyz"): [_query("verbose", "Show each dependency.", "", enum=["", "true"])],
+    ("get", "/readyz"): [_query("verbose", "Show each dependency.", "")],
     ("get", "/api/whatsapp/webhook"): [
         _query("hub.mode", "What Meta wants.", "subscribe"),
         _query("hub.verify_token", "The token that was told to Meta.", "…"),
@@ -224,9 +224,10 @@ def _complete(app: APIFlask, method: str, path: str, operation: Document) -> Non
         operation["security"] = [{name: []} if name else {} for name in security]
     responses = operation["responses"]
     responses.setdefault("400", {"description": "The request cannot be read."})
+    if parameters := operation.setdefault("parameters", []):
+        responses.setdefault("414", {"description": "The address is longer than 4 kB."})
     if security is not None:
         responses.setdefault("422", {"description": "A parameter is not known here."})
-    parameters = operation.setdefault("parameters", [])
     parameters += READ_BY_HAND.get((method, path), [])
     if (method, path) in KEYED:
         parameters.append(IDEMPOTENCY_KEY)

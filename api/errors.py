@@ -152,6 +152,13 @@ class TaskCancelled(TaskFailed):
     title = "The message was cancelled before it was answered"
 
 
+class Erased(OrchestratorError):
+    """What came of the request was erased with all that was kept of its customer."""
+
+    code = "erased"
+    title = "What came of this request was erased with its customer's data"
+
+
 # The first of an error's classes that is named here decides; what is not named is a 500.
 STATUS: dict[type[OrchestratorError], int] = {
     Malformed: 400,
@@ -159,6 +166,7 @@ STATUS: dict[type[OrchestratorError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    Erased: 410,
     WrongContentType: 415,
     Invalid: 422,
     TooManyWaiting: 429,
@@ -169,6 +177,8 @@ STATUS: dict[type[OrchestratorError], int] = {
 BUSY_RETRY_AFTER_S = 1
 RETRY_AFTER_S = {429: 5, 503: 2}
 # Werkzeug's own errors: names that are ours to keep stable.
+# Of a request that is no HTTP, or none that is read here.
+UNREADABLE = "unreadable_request"
 HTTP_CODES = {413: "body_too_large", 415: WrongContentType.code, 500: "internal_error"}
 
 

@@ -37,6 +37,7 @@ from orchestrator.tasks import FINAL, Document, State, Task
 from orchestrator.workflows import StoredRun
 
 RETRY_MS = 2000
+EVENTS = {"description": "Server-sent events, each with `event`, JSON in `data`, and mostly `id`."}
 # A timeline's event and a session's message become several events each: the number of the one
 # times this, plus their places.
 PARTS = 10
@@ -86,7 +87,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         "responses": {
             200: {
                 "description": "The stream, until its end event or until either side closes it.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": EVENTS}},
             },
             204: "Nothing follows what the client has seen: do not connect again.",
             400: "`Last-Event-ID` is not a number.",

@@ -11,7 +11,9 @@ from api import report_schemas
 from api.errors import (
     HTTP_CODES,
     PROBLEM_TYPE,
+    UNREADABLE,
     ChatUnstaffed,
+    Erased,
     Forbidden,
     Malformed,
     NotReady,
@@ -85,7 +87,7 @@ PARAMETERS: Document = {
     "type": "create_quote",
     "number": "COT-2026-000123",
     "since": "2026-11-24T00:00:00Z",
-    "wait": 10,
+    "wait": 2.5,
     "Idempotency-Key": '"order-1187"',
     "Last-Event-ID": "21",
 }
@@ -542,7 +544,7 @@ TEXTS: Mapping[str, str] = {
         'retry: 2000\n\nid: 10\nevent: RUN_STARTED\ndata: {"type": "RUN_STARTED", '
         f'"threadId": "{SESSION_ID}", "runId": "{TASK_ID}"}}\n\n: heartbeat\n\n'
     ),
-    "text/plain": "# TYPE orchestrator_open_streams gauge\norchestrator_open_streams 12.0\n",
+    "text/plain": "# TYPE orchestrator_streams_open gauge\norchestrator_streams_open 12.0\n",
     "text/html": '<!doctype html>\n<html lang="es"><head><title>Informe…</title></head></html>\n',
     "text/csv": "date,measure,dimension,part,unit,value\n,messages,,,count,1220\n",
     "text/vnd.mermaid": "flowchart TD\n  later --> report\n",
@@ -550,7 +552,10 @@ TEXTS: Mapping[str, str] = {
 
 
 # Errors that are not of our tree.
-OF_THE_SERVER = {413: (HTTP_CODES[413], "Request Entity Too Large")}
+OF_THE_SERVER = {
+    413: (HTTP_CODES[413], "Request Entity Too Large"),
+    414: (UNREADABLE, "Request-URI Too Long"),
+}
 _FIELD = {"pointer": "/message", "detail": "must not be empty"}
 _PARAMETER = {"parameter": "page_token", "detail": "is not a token of this list"}
 _ALLOWED = {
@@ -679,6 +684,7 @@ GENERAL: dict[int, list[OrchestratorError]] = {
     403: [Forbidden()],
     404: [NotFound()],
     409: [Conflict()],
+    410: [Erased(task_id=TASK_ID)],
     415: [WrongContentType()],
     422: [Invalid(errors=[_FIELD])],
     429: [TooManyWaiting()],

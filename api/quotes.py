@@ -16,6 +16,7 @@ from flask import Response, jsonify, request
 from api import chat, pages, schemas
 from api.auth import Access, Caller
 from api.errors import (
+    Erased,
     Forbidden,
     QuoteClosed,
     QuoteNotFound,
@@ -51,7 +52,9 @@ PDF = {
 ANSWERING = READING | {
     202: "Accepted, and still under way: read the task that `Location` names.",
     409: "It can no longer be answered; `standing` says what it is.",
+    410: "The request was made before with this key, and erased since.",
     500: "It could not be done.",
+    400: "The `Idempotency-Key` cannot be read.",
     503: "Unknown whether it was accepted: send it again with the same key.",
 }
 
@@ -100,6 +103,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             202: "Accepted, and still under way: read the task that `Location` names.",
             400: "The body or a header cannot be read.",
             401: "Credentials are missing or unknown.",
+            410: "The request was made before with this key, and erased since.",
             413: "The body is larger than 64 kB.",
             415: "The body is not JSON in UTF-8.",
             422: "A field is not valid, or there is no price for it; `allowed` says what there is.",
@@ -209,6 +213,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         return shown(stored(quote_id))
 
     def answered(quote_id: str, caller: Caller, task_type: str, wait_s: float | None) -> Any:
+        key = idempotency_key(request)
         quote = stored(quote_id)
         target = {"accept_quote": "accepted", "reject_quote": "rejected"}[task_type]
         if quote["state"] == target:
@@ -217,7 +222,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         if standing not in ("draft", "sent"):
             # No task for what cannot be: the id is all that is needed to get here.
             raise QuoteClosed(standing=standing)
-        key = idempotency_key(request)
         task = ended(
             Request(
                 type=task_type,
@@ -285,6 +289,8 @@ def _not_done(task: Task) -> Exception:
             return QuoteClosed(standing=facts["standing"])
         case "quote_not_found":
             return QuoteNotFound()
+        case Erased.code:
+            return Erased(task_id=task.id)
     kind = TaskCancelled if task.state is State.CANCELLED else TaskFailed
     return kind("The task ended without a result.", task_id=task.id, task_error=error.get("code"))
 

@@ -5,11 +5,20 @@ carries both.
 """
 
 import datetime as dt
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+)
 from pydantic_core import PydanticCustomError
 
 from api.inputs import pointer
@@ -22,6 +31,7 @@ from orchestrator.phones import HOME_REGION
 from orchestrator.settings import StrategyName
 from orchestrator.tasks import State, TaskFilter
 
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
 Document = dict[str, Any]
 
 
@@ -37,10 +47,18 @@ def _printable(text: str) -> str:
     return text
 
 
+def _written_out(value: object) -> object:
+    if not isinstance(value, str) or not MOMENT.match(value):
+        raise PydanticCustomError("moment", "must be a time such as 2026-11-24T19:05:11Z")
+    return value
+
+
 Text = Annotated[str, Field(max_length=MAX_MESSAGE_CHARS), AfterValidator(_plain)]
 SessionId = Annotated[str, Field(max_length=128), AfterValidator(_printable)]
 Phone = Annotated[str, Field(max_length=40), AfterValidator(_printable)]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.:-]+$")]
+# Pydantic also reads numbers as times; ours are as RFC 3339 writes them.
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
 
 
 class Strict(BaseModel):
@@ -302,7 +320,7 @@ class QuoteQuery(PageQuery):
     number: Annotated[str, Field(pattern=r"^[A-Z0-9-]{1,40}$")] | None = Field(
         None, description="Only the versions of this number."
     )
-    since: AwareDatetime | None = Field(None, description="Made at this time or later.")
+    since: Moment | None = Field(None, description="Made at this time or later.")
 
 
 class QuoteItem(BaseModel):
@@ -445,7 +463,7 @@ class TaskQuery(PageQuery):
     agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
     type: Name | None = Field(None, description="Only tasks of this type.")
     session_id: SessionId | None = Field(None, description="Only tasks of this conversation.")
-    since: AwareDatetime | None = Field(None, description="Accepted at this time or later.")
+    since: Moment | None = Field(None, description="Accepted at this time or later.")
 
     def wanted(self) -> TaskFilter:
         """The filters as the store takes them."""
@@ -490,7 +508,7 @@ class DeadLetterQuery(PageQuery):
     type: Name | None = Field(None, description="Only tasks of this type.")
     agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
     code: Name | None = Field(None, description="Only those whose last error has this code.")
-    since: AwareDatetime | None = Field(None, description="Accepted at this time or later.")
+    since: Moment | None = Field(None, description="Accepted at this time or later.")
 
     def wanted(self) -> TaskFilter:
         """The filters as the store takes them."""
@@ -509,9 +527,7 @@ class DeadLetterFilter(Strict):
     type: Name | None = Field(None, description="Only tasks of this type.")
     agent: Name | None = Field(None, description="Only tasks of this agent, by its id.")
     code: Name | None = Field(None, description="Only those whose last error has this code.")
-    since: AwareDatetime | None = Field(
-        None, strict=False, description="Accepted at this time or later."
-    )
+    since: Moment | None = Field(None, strict=False, description="Accepted at this time or later.")
     limit: int = Field(100, ge=1, le=500, description="At most so many of them.")
 
     def wanted(self) -> TaskFilter:
@@ -539,7 +555,7 @@ class OutboxQuery(PageQuery):
     channel: Name | None = Field(None, description="Only those of this channel.")
     session_id: SessionId | None = Field(None, description="Only those of this conversation.")
     code: Name | None = Field(None, description="Only those with this reason.")
-    since: AwareDatetime | None = Field(None, description="Committed at this time or later.")
+    since: Moment | None = Field(None, description="Committed at this time or later.")
 
     def wanted(self) -> OutboxFilter:
         """The filters as the store takes them."""
@@ -577,9 +593,7 @@ class OutboxDecisions(OutboxDecision):
     state: Literal["failed", "uncertain"] = Field(description="Only entries in this state.")
     channel: Name | None = Field(None, description="Only those of this channel.")
     code: Name | None = Field(None, description="Only those with this reason.")
-    since: AwareDatetime | None = Field(
-        None, strict=False, description="Committed at this time or later."
-    )
+    since: Moment | None = Field(None, strict=False, description="Committed at this time or later.")
     limit: int = Field(100, ge=1, le=500, description="At most so many of them.")
 
     def wanted(self) -> OutboxFilter:
@@ -938,7 +952,7 @@ class RunQuery(PageQuery):
 
     workflow: WorkflowId | None = Field(None, description="Of this workflow.")
     state: RunStateName | None = Field(None, description="In this state.")
-    since: AwareDatetime | None = Field(None, description="Started since then.")
+    since: Moment | None = Field(None, description="Started since then.")
 
 
 class WorkflowRun(BaseModel):
@@ -1023,12 +1037,8 @@ SessionStatus = Literal["open", "closed"]
 OnBusyName = Literal["coalesce", "enqueue", "reject"]
 PersonName = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=60,
-        pattern=r"^[\w .@:-]+$",
-        description="Who the person is, for colleagues.",
-    ),
+    Field(min_length=1, max_length=60, description="Who the person is, for colleagues."),
+    AfterValidator(_plain),
 ]
 
 

@@ -15,7 +15,7 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors as unreadable
 from gunicorn.workers.gthread import ThreadWorker
 
-from api.errors import PROBLEM_TYPE
+from api.errors import PROBLEM_TYPE, UNREADABLE
 from orchestrator import logs
 from orchestrator.engine import Engine
 from orchestrator.logs import log
@@ -65,7 +65,7 @@ class FrontDoor(ThreadWorker):
         status = next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 400)
         log.warning("http.unreadable", status=status, error=type(exc).__name__)
         detail = f"The request is not HTTP as it is spoken here ({type(exc).__name__})."
-        self._say(client, HTTPStatus(status), "unreadable_request", detail)
+        self._say(client, HTTPStatus(status), UNREADABLE, detail)
 
     def _say(self, client: Any, status: HTTPStatus, code: str, detail: str | None) -> None:
         request_id = uuid.uuid4().hex

@@ -76,6 +76,8 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         if definition.id != workflow_id:
             detail = "is another id than the path's"
             raise Invalid(errors=[{"pointer": "/id", "detail": detail}])
+        if definition.id == "runs":
+            raise Invalid(errors=[{"pointer": "/id", "detail": "is the name of the list of runs"}])
         with prompt(engine):
             engine.definitions.check_declared(definition)
             with engine.audit.act(caller.name, "workflow.put", workflow_id) as outcome:

@@ -319,7 +319,8 @@ def test_a_message_sent_again_after_the_erasure_does_not_come_back(desk, eventua
     assert desk.door.post("/chat/process", json=body, headers=headers).status_code == 200
     desk.erased(eventually)
     again = desk.door.post("/chat/process", json=body, headers=headers)
-    assert again.json["task_error"] == "erased"
+    assert again.status_code == 410
+    assert again.get_json(force=True)["code"] == "erased"
     assert traces(desk.everything()) == {}
 
 

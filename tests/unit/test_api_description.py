@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from api import schemas
 from api.app import create_app
 from api.documentation import KEYED, operations
-from api.errors import HTTP_CODES
+from api.errors import HTTP_CODES, UNREADABLE
 from orchestrator.engine import Engine
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import Settings
@@ -136,7 +136,7 @@ def test_problems_carry_their_status_and_a_code_that_there_is(spec):
     def codes(kind: type[OrchestratorError]) -> set[str]:
         return {kind.code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
-    known = codes(OrchestratorError) | set(HTTP_CODES.values())
+    known = codes(OrchestratorError) | set(HTTP_CODES.values()) | {UNREADABLE}
     for method, path, operation in operations(spec):
         for status, response in operation["responses"].items():
             content = response.get("content", {}).get("application/problem+json")
