@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from benchmarks.crowd import Crowd, crowd
 from benchmarks.decision import decision_us
 from benchmarks.overtaking import Waits, overtaking
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
@@ -42,6 +43,7 @@ class Part(StrEnum):
     CELERY = "celery"
     OVERTAKING = "overtaking"
     RESCUE = "rescue"
+    CROWD = "crowd"
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,31 @@ def rescue(
     return passed, killed
 
 
+def besieged(waiters: int, directory: Path, console: Console) -> Crowd:
+    """A plain request beside so many streams and as many chats; told as a table, too."""
+    for name in ("redis-4", "mongodb-4"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-4") as redis_server,
+        MongoServer(directory / "mongodb-4", sync=True) as mongo_server,
+        console.status(f"{waiters:,} streams and {waiters:,} chats"),
+    ):
+        redis_url = f"{redis_server.url}/0"
+        found = crowd(waiters, waiters, redis_url, mongo_server.url, directory / "door.log")
+    table = Table(
+        title=f"A plain request beside {found.streams:,} open streams and {found.chats:,} waiting "
+        f"chats of one front door ({found.kb_per_waiter:.0f} kB of memory each)"
+    )
+    for heading in ("ms", "alone p50", "p99", "beside p50", "p99", "ratio of p99"):
+        table.add_column(heading, justify="left" if heading == "ms" else "right")
+    for name, alone in found.alone.items():
+        beside = found.beside[name]
+        times = (alone.p50, alone.p99, beside.p50, beside.p99)
+        table.add_row(name, *(f"{each:.1f}" for each in times), f"{beside.p99 / alone.p99:.2f}")
+    console.print(table)
+    return found
+
+
 def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
     """Medians over the rounds, and of the ratios within each."""
     summary = {}
@@ -286,6 +313,7 @@ def main(
         int, typer.Option(min=100, help="Tasks finished, and as many queued, around a rescuer.")
     ] = 100_000,
     kills: Annotated[int, typer.Option(min=1, help="Workers killed in the middle of a task.")] = 5,
+    waiters: Annotated[int, typer.Option(min=1, help="Open streams, and as many chats.")] = 500,
     bare_events: Annotated[
         bool, typer.Option(help="Whether bare Celery, too, sends what Flower shows of tasks.")
     ] = True,
@@ -296,7 +324,7 @@ def main(
     console = Console(stderr=as_json)
     sizes = Sizes(rounds, tasks, round_trips)
     if quick:
-        sizes, backlog, finished, kills = Sizes(1, 500, 100), 3000, 5000, 1
+        sizes, backlog, finished, kills, waiters = Sizes(1, 500, 100), 3000, 5000, 1, 50
     told: dict[str, Any] = {"sizes": asdict(sizes), "bare_events": bare_events}
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
@@ -317,6 +345,8 @@ def main(
             if only in (None, Part.RESCUE):
                 passed, killed = rescue(finished, kills, directory, console)
                 told["rescue"] = asdict(passed) | {"elsewhere": asdict(killed)}
+            if only in (None, Part.CROWD):
+                told["crowd"] = asdict(besieged(waiters, directory, console))
     if as_json:
         json.dump(told, sys.stdout, indent=2)
         print()

@@ -17,8 +17,8 @@ except BadSettings as error:
     sys.exit(error.detail)
 
 bind = f"{bracketed(settings.host)}:{settings.port}"
-# gthread, with errors and stops in our manner. A thread that waits costs some 50 kB and no time;
-# gevent would need every driver patched, and Celery's own waits for replies are slower under it.
+# gthread, with errors and stops in our manner. A thread that waits costs some 70 kB and next to no
+# time, as `make bench` measures; gevent would need every driver patched.
 worker_class = "api.server.FrontDoor"
 logger_class = "api.server.Log"
 # One process: one listener for replies and one set of connections. More cores: more front doors.
