@@ -79,6 +79,7 @@ PARAMETERS: Document = {
     "erasure_id": ERASURE_ID,
     "session_id": SESSION_ID,
     "report_id": report_schemas.REPORT_ID,
+    "watch": "answer_p50",
     "subscription_id": report_schemas.SUBSCRIPTION_ID,
     "workflow_id": "after_a_quote",
     "agent_id": "quote_agent",

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -150,6 +150,43 @@ class Unsubscribed(BaseModel):
     removed: bool = Field(description="False where there was none.")
 
 
+class AlertQuery(PageQuery):
+    """Which alerts; filters may be combined."""
+
+    state: Literal["open", "resolved"] | None = Field(None, description="Only these.")
+    watch: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] | None = Field(
+        None, description="Only those of this number."
+    )
+    since: AwareDatetime | None = Field(None, description="Begun at this time or later.")
+
+
+class Alert(BaseModel):
+    """A number that is not what it usually is at that hour of the week."""
+
+    id: str
+    watch: str = Field(description="What is watched; docs/analytics.md lists them.")
+    part: str | None = Field(description="Of which agent, where it is watched by agent.")
+    state: Literal["open", "resolved"]
+    period: Literal["hour", "day"]
+    began_at: dt.datetime = Field(description="The beginning of the period that it began with.")
+    value: float
+    expected: float
+    low: float = Field(description="Usual is from here")
+    high: float = Field(description="to here.")
+    unit: Literal["count", "seconds", "share", "level", "rare"]
+    look_at: str
+    text: dict[Language, str] = Field(description="What it is, and where to look.")
+    seen_at: dt.datetime = Field(description="The last period in which it was still so.")
+    resolved_at: dt.datetime | None
+
+
+class AlertList(BaseModel):
+    """A page of alerts, the newest first."""
+
+    alerts: list[Alert]
+    next_page_token: NextPageToken = None
+
+
 _NAMED: Document = {
     "id": REPORT_ID,
     "kind": "weekly",
@@ -212,4 +249,28 @@ EXAMPLES: Document = {
     "Subscription": _SUBSCRIPTION,
     "Subscriptions": {"subscriptions": [_SUBSCRIPTION]},
     "Unsubscribed": {"removed": True},
+    "AlertList": {
+        "alerts": [
+            {
+                "id": "019ab7d3e50089f1c2d3e4a5b6c7d8e9",
+                "watch": "answer_p50",
+                "part": None,
+                "state": "open",
+                "period": "hour",
+                "began_at": "2026-11-24T18:00:00+00:00",
+                "value": 9.4,
+                "expected": 2.1,
+                "low": 1.2,
+                "high": 3.7,
+                "unit": "seconds",
+                "look_at": "answers",
+                "text": {
+                    "es": "Respuesta mediana: 9,4 s; lo habitual es de 1,2 s a 3,7 s. Mire…",
+                    "en": "Median answer: 9.4 s; usual is 1.2 s to 3.7 s. See…",
+                },
+                "seen_at": "2026-11-24T19:00:00+00:00",
+                "resolved_at": None,
+            }
+        ]
+    },
 }

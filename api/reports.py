@@ -42,7 +42,7 @@ MAX_SUBSCRIPTIONS = 100
 
 
 def routes(engine: Engine, access: Access) -> APIBlueprint:
-    """Everything under `/api/reports`; for the operator."""
+    """Everything under `/api/reports`, and `/api/alerts`; for the operator."""
     reports = APIBlueprint("reports", __name__, tag="Reports")
 
     def ended(asked: Request, wait_s: float | None = None) -> Task:
@@ -212,6 +212,27 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     def read(report_id: str, caller: Caller) -> Any:
         """All figures of a report, and what they say."""
         return shown(stored(report_id))
+
+    @reports.get("/api/alerts")
+    @access.operator
+    @reports.output(shapes.AlertList, description="A page; `Link` leads to the next.")
+    @reports.input(shapes.AlertQuery, location="query")
+    @reports.doc(summary="List alerts", responses=OPERATING)
+    def alerts(caller: Caller, query_data: shapes.AlertQuery) -> Any:
+        """Numbers that were not what they usually are, the newest first; `state=open` still."""
+        given = {"state": query_data.state, "watch": query_data.watch}
+        with prompt(engine), pages.positions():
+            try:
+                found, following = engine.resources.page(
+                    "alerts",
+                    {name: value for name, value in given.items() if value is not None},
+                    query_data.page_size,
+                    query_data.position(),
+                    query_data.since,
+                )
+            except NotFound:  # nobody watches yet
+                found, following = [], None
+        return query_data.answer("alerts", found, following)
 
     return reports
 

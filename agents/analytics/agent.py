@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from agents.analytics.desk import desk_of
+from agents.analytics.alerts import RESOURCE as ALERTS
+from agents.analytics.desk import AlertEvent, desk_of
 from agents.analytics.reports import RESOURCES, Format, Kind, Subscription, Wants, set_timers
 from agents.catalogue import Language
 from agents.stores import prepare
@@ -34,7 +35,7 @@ agent = Agent(
     ],
     slots=3,
     setup=open_books,
-    resources=RESOURCES,
+    resources=(*RESOURCES, ALERTS),
     # Who subscribes with a phone is a person, too.
     holdings=[Holding("report_subscriptions", phone="recipient")],
 )
@@ -125,6 +126,15 @@ class SubscriptionNamed(BaseModel):
     subscription_id: Annotated[str, Field(min_length=1, max_length=200)]
 
 
+class AlertNamed(BaseModel):
+    """Payload of `tell_alert`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alert_id: Annotated[str, Field(min_length=1, max_length=200)]
+    event: AlertEvent
+
+
 class Nothing(BaseModel):
     """Payload of what needs none."""
 
@@ -133,8 +143,8 @@ class Nothing(BaseModel):
 
 @agent.handles("roll_up", needs=["data_analysis"])
 def roll_up(context: TaskContext, payload: Nothing) -> dict[str, Any]:
-    """Count what has happened since the last time. Returns {hours, conversations, quotes}: how
-    many were worked out anew."""
+    """Count what has happened since the last time, and judge the hours that have ended. Returns
+    {hours, conversations, quotes, judged}: how many were worked out anew, and judged."""
     return dict(desk_of(context.engine).keep_up())
 
 
@@ -208,6 +218,14 @@ def unsubscribe_report(context: TaskContext, named: SubscriptionNamed) -> dict[s
     """End a subscription. Returns {removed: whether there was one}."""
     removed = desk_of(context.engine).reports.unsubscribe(named.subscription_id)
     return {"removed": removed}
+
+
+# Asked for by `roll_up`, once for each event of an alert.
+@agent.handles("tell_alert", needs=["anomaly_detection"], public=False)
+def tell_alert(context: TaskContext, named: AlertNamed) -> dict[str, Any]:
+    """Tell who subscribes to alerts that one has begun, or is over. Returns {told: to how many}."""
+    desk = desk_of(context.engine)
+    return {"told": desk.tell_alert(context.task, named.alert_id, named.event)}
 
 
 agent.every(60, "roll_up")

@@ -2,23 +2,29 @@
 
 import datetime as dt
 import threading
-from typing import Any
+from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
+from agents.analytics.alerts import Alerts
 from agents.analytics.figures import figures
 from agents.analytics.insights import insights
 from agents.analytics.reports import Format, Kind, Reports, period_of
 from agents.analytics.rollup import HOUR, RollUp, hour_of
 from agents.analytics.tally import merged
+from agents.analytics.wording import Words
 from agents.business import load_business
 from agents.catalogue import Language
 from agents.stores import stores_of
 from orchestrator.engine import Engine
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.logs import log
-from orchestrator.tasks import Task
+from orchestrator.tasks import Request, Task
 
 Document = dict[str, Any]
+AlertEvent = Literal["opened", "resolved"]
+# An hour is judged once most of what belongs to it has come to an end.
+SETTLING: Final = dt.timedelta(minutes=3)
+TOLD: Final = ("watch", "part", "state", "period", "value", "expected", "low", "high", "unit")
 
 
 class AnalyticsDesk:
@@ -30,6 +36,7 @@ class AnalyticsDesk:
             engine.database, engine.clock, engine.settings, stores_of(engine).followups
         )
 
+        self.alerts = Alerts(engine.database, self.rollup, engine.settings)
         self.reports = Reports(
             engine.database, engine.clock, engine.files, engine.outbox, engine.settings
         )
@@ -38,14 +45,47 @@ class AnalyticsDesk:
         """Make every index that a query here relies on."""
         self.rollup.ensure_indexes()
         self.reports.ensure_indexes()
+        self.alerts.ensure_indexes()
 
     def keep_up(self) -> dict[str, int]:
-        """Count what has happened since the last time, look at the workers, and let go of
-        reports that are over."""
+        """Count what has happened since the last time, look at the workers, judge the hours that
+        have ended, and let go of reports that are over."""
         now = self._engine.clock.now()
         self._look_at_workers(now)
         self.reports.let_go()
-        return self.rollup.bring_up_to(now, with_open_hour=False)
+        counted = self.rollup.bring_up_to(now, with_open_hour=False)
+        judged = self.alerts.look(now - SETTLING, self._tell_later)
+        return counted | {"judged": judged}
+
+    def _tell_later(self, alert: Document, event: str) -> None:
+        """Have an alert told, once for each of its events."""
+        if not self.reports.who_wants("alerts"):
+            return
+        self._engine.coordinator.submit(
+            Request(
+                "tell_alert",
+                {"alert_id": alert["_id"], "event": event},
+                caller="analytics",
+                idempotency_key=f"{alert['_id']}/{event}",
+            )
+        )
+
+    def tell_alert(self, task: Task, alert_id: str, event: AlertEvent) -> int:
+        """Tell who subscribes to alerts of one, once for the task; returns to how many."""
+        alert = self.alerts.get(alert_id)
+        if alert is None:
+            return 0
+        wanted = self.reports.who_wants("alerts")
+        for each in wanted:
+            text = alert["text"][each.language]
+            if event == "resolved":
+                text = Words(each.language).say("alert_over", text=text)
+            facts = {name: alert[name] for name in TOLD} | {
+                name: None if alert[name] is None else alert[name].isoformat()
+                for name in ("began_at", "resolved_at")
+            }
+            self.reports.send(task, each, f"alert.{event}", facts, text)
+        return len(wanted)
 
     def period_of(self, kind: Kind, now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
         """The time of a regular report that is made now."""

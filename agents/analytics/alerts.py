@@ -1,0 +1,280 @@
+"""Alerts: numbers that are not what they usually are, each told when it begins and when it is over.
+
+Keeps secret how an hour is judged once whatever dies: the alert of a number has an id made of
+its name and the period with which it began, at most one of a number is open (a unique index),
+and it is told by tasks whose idempotency keys are made of that id. What was judged last is
+written down only after all of that, so whoever dies in between has it done again.
+
+Collection `alerts`, one document per alert:
+
+    _id            rises with the period with which it began
+    watch, part    what is watched (`anomalies.WATCHES`), and of which agent, or null
+    state          "open" | "resolved"
+    open_key       watch and part while it is open: unique
+    period         "hour" | "day"
+    began_at       the beginning of the period with which it began
+    value, expected, low, high
+                   of that period: what it was, what was to be expected, between what and what
+    unit           "count" | "seconds" | "share" | "level" | "rare"
+    look_at        the name of the text that says where to look
+    text           {es, en}
+    seen_at        the last period in which it was still so
+    changed_at     the end of the period with which it began, then of that with which it was over
+    resolved_at    the end of the period with which it was over
+    expire_at      set when it is over
+
+Collection `report_progress`: {_id "alerts", through: the beginning of the last judged hour}.
+
+Written by this module only; the front door reads it as the analytics agent declares it.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from agents.analytics.anomalies import (
+    WATCHES,
+    WEEKS,
+    Baseline,
+    Judged,
+    Watch,
+    alarming,
+    over,
+    point_of,
+)
+from agents.analytics.rollup import HOUR, ONE_DAY, RollUp, hour_of
+from agents.analytics.tally import Tally
+from agents.analytics.wording import LOCALES, Words
+from orchestrator.declarations import Resource
+from orchestrator.logs import log
+from orchestrator.settings import Settings
+from orchestrator.tasks import digest, ensure_index, id_at, store_errors
+
+Document = dict[str, Any]
+Tell = Callable[[Document, str], None]
+
+OPEN, RESOLVED = "open", "resolved"
+# A desk that was away for longer has other things to do than to be told of it hour by hour.
+LONGEST_CATCH_UP: Final = dt.timedelta(hours=48)
+RESOURCE: Final = Resource(
+    "alerts",
+    "alerts",
+    (
+        *("watch", "part", "state", "period", "began_at", "value", "expected", "low", "high"),
+        *("unit", "look_at", "text", "seen_at", "resolved_at"),
+    ),
+    ("state", "watch"),
+)
+
+
+class Alerts:
+    """Every method raises StoreUnavailable when MongoDB does not answer in time."""
+
+    def __init__(self, database: Database[Document], rollup: RollUp, settings: Settings) -> None:
+        self._alerts = database["alerts"]
+        self._progress = database["report_progress"]
+        self._rollup = rollup
+        self._calendar = settings.working_time
+        self._kept = dt.timedelta(days=settings.analytics_retention_days)
+
+    def ensure_indexes(self) -> None:
+        """Make every index that a query here, or a list at the front door, relies on."""
+        ensure_index(self._alerts, "open", "open_key", unique=True, where={"open_key": {"$gt": ""}})
+        for name in RESOURCE.filters:
+            ensure_index(self._alerts, f"list_{name}", f"{name} _id")
+        ensure_index(self._alerts, "changed", "watch changed_at")
+        ensure_index(self._alerts, "expiry", "expire_at", expireAfterSeconds=0)
+
+    def open_ones(self) -> list[Document]:
+        """The alerts that are not over, the newest first."""
+        with store_errors():
+            found = list(self._alerts.find({"state": OPEN}))
+        return sorted(found, key=lambda alert: str(alert["_id"]), reverse=True)
+
+    def get(self, alert_id: str) -> Document | None:
+        """An alert as it is kept."""
+        with store_errors():
+            return self._alerts.find_one({"_id": alert_id})
+
+    def look(self, now: dt.datetime, tell: Tell) -> int:
+        """Judge the hours, and days of the business, that have ended since the last time.
+
+        `tell(alert, event)` is called for each alert that is "opened" or "resolved", and must
+        do nothing when it is called again for the same. Returns how many hours were judged.
+        """
+        with store_errors():
+            known = self._progress.find_one({"_id": "alerts"})
+            last = hour_of(now) - HOUR
+            first = last if known is None else known["through"] + HOUR
+            first = max(first, hour_of(now - LONGEST_CATCH_UP))
+            if first > last:
+                return 0
+            hours = self._rollup.hourly(first - dt.timedelta(weeks=WEEKS) - HOUR, last + HOUR)
+            judged = 0
+            hour = first
+            while hour <= last:
+                self._judge("hour", hour, HOUR, hours, tell)
+                ends = hour + HOUR
+                if self._rollup.day_of(ends) != self._rollup.day_of(hour):
+                    self._judge_day(self._rollup.day_of(hour), tell)
+                hour, judged = ends, judged + 1
+                self._progress.update_one(
+                    {"_id": "alerts"}, {"$set": {"through": hour - HOUR}}, upsert=True
+                )
+        return judged
+
+    def _judge_day(self, day: dt.date, tell: Tell) -> None:
+        first = day - dt.timedelta(weeks=WEEKS) - 2 * ONE_DAY
+        days = {
+            self._rollup.bounds(each)[0]: tally
+            for each, tally in self._rollup.daily(first, day + ONE_DAY).items()
+        }
+        self._judge("day", self._rollup.bounds(day)[0], ONE_DAY, days, tell)
+
+    def _judge(
+        self,
+        period: str,
+        at: dt.datetime,
+        length: dt.timedelta,
+        tallies: Mapping[dt.datetime, Tally],
+        tell: Tell,
+    ) -> None:
+        if not tallies:
+            return
+        # Before the first thing that was ever counted there is no zero, but nothing.
+        earliest = min(tallies)
+        times = self._periods(period, max(at - dt.timedelta(weeks=WEEKS), earliest), at)
+        before_at = times[-1] if times else None
+        for watch in WATCHES:
+            if watch.period != period:
+                continue
+            for part in _parts(watch, tallies):
+                history = [point_of(watch, each, tallies.get(each), part) for each in times]
+                baseline = Baseline(watch, history, self._slot_of)
+                before = baseline.judge(history[-1]) if before_at is not None else None
+                now = baseline.judge(point_of(watch, at, tallies.get(at), part))
+                self._follow(watch, part, at + length, before, now, tell)
+
+    def _periods(self, period: str, since: dt.datetime, until: dt.datetime) -> list[dt.datetime]:
+        """The beginnings of the periods from `since` to before `until`."""
+        if period == "hour":
+            n = (until - hour_of(since)) // HOUR
+            return [hour_of(since) + k * HOUR for k in range(n)]
+        day, last = self._rollup.day_of(since), self._rollup.day_of(until)
+        days = [day + k * ONE_DAY for k in range((last - day).days)]
+        return [self._rollup.bounds(each)[0] for each in days]
+
+    def _slot_of(self, at: dt.datetime) -> tuple[int, int]:
+        local = at.astimezone(self._rollup.zone)
+        weekday = 6 if self._calendar.is_holiday(local.date()) else local.weekday()
+        return weekday, local.hour
+
+    def _follow(
+        self,
+        watch: Watch,
+        part: Mapping[str, str],
+        ends: dt.datetime,
+        before: Judged | None,
+        now: Judged | None,
+        tell: Tell,
+    ) -> None:
+        open_key = " ".join((watch.name, *part.values()))
+        standing = self._alerts.find_one({"open_key": open_key})
+        if standing is not None:
+            if over(before, now):
+                self._resolve(standing, ends)
+            elif now is not None and now.z:
+                self._alerts.update_one(
+                    {"_id": standing["_id"]}, {"$set": {"seen_at": now.point.at}}
+                )
+        elif alarming(before, now):
+            assert now is not None
+            self._open(watch, part, open_key, now)
+        # Told from what is kept, so that a second run tells what the first may not have.
+        for alert in self._alerts.find({"watch": watch.name, "changed_at": ends}):
+            if alert["part"] == next(iter(part.values()), None):
+                tell(alert, "resolved" if alert["state"] == RESOLVED else "opened")
+
+    def _open(self, watch: Watch, part: Mapping[str, str], open_key: str, now: Judged) -> None:
+        at = now.point.at
+        length = HOUR if watch.period == "hour" else ONE_DAY
+        alert: Document = {
+            "_id": f"{id_at(at)}{digest(open_key)[:20]}",
+            "watch": watch.name,
+            "part": next(iter(part.values()), None),
+            "state": OPEN,
+            "open_key": open_key,
+            "period": watch.period,
+            "began_at": at,
+            "changed_at": at + length,
+            "value": now.point.value,
+            "expected": now.expected,
+            "low": now.low,
+            "high": now.high,
+            "unit": watch.scale,
+            "look_at": watch.look_at,
+            "seen_at": at,
+            "resolved_at": None,
+        }
+        alert["text"] = {language: worded(alert, Words(language)) for language in LOCALES}
+        try:
+            self._alerts.insert_one(alert)
+        except DuplicateKeyError:
+            return  # another look was first
+        log.warning(
+            "analytics.alert_opened",
+            watch=watch.name,
+            part=alert["part"],
+            value=now.point.value,
+            low=round(now.low, 3),
+            high=round(now.high, 3),
+        )
+
+    def _resolve(self, alert: Document, ends: dt.datetime) -> None:
+        self._alerts.update_one(
+            {"_id": alert["_id"]},
+            {
+                "$set": {
+                    "state": RESOLVED,
+                    "resolved_at": ends,
+                    "changed_at": ends,
+                    "expire_at": ends + self._kept,
+                },
+                "$unset": {"open_key": ""},
+            },
+        )
+        log.info("analytics.alert_resolved", watch=alert["watch"], part=alert["part"])
+
+
+def worded(alert: Mapping[str, Any], words: Words) -> str:
+    """An alert as a sentence: what it is, what was to be expected, where to look."""
+
+    def shown(value: float) -> str:
+        if alert["unit"] == "seconds":
+            return words.seconds(value)
+        return words.share(value) if alert["unit"] == "share" else words.number(value)
+
+    name = words.say(f"watch_{alert['watch']}", part=alert["part"] or "")
+    return words.say(
+        "alert",
+        name=name,
+        value=shown(alert["value"]),
+        low=shown(alert["low"]),
+        high=shown(alert["high"]),
+        look_at=words.say(f"look_{alert['look_at']}"),
+    )
+
+
+def _parts(watch: Watch, tallies: Mapping[dt.datetime, Tally]) -> list[Mapping[str, str]]:
+    if watch.dimension is None:
+        return [{}]
+    names = {"slots": "slot_ms", "wait_p95": "wait"}
+    found = {
+        part
+        for tally in tallies.values()
+        for part in tally.parts_of(names[watch.name], watch.dimension)
+    }
+    return [{watch.dimension: part} for part in sorted(found)]
