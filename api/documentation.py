@@ -53,6 +53,7 @@ KEYED = {
     ("post", "/api/chat"),
     ("post", "/api/tasks"),
     ("post", "/api/quotes"),
+    ("post", "/api/followups"),
     ("post", "/api/reports"),
     ("post", "/api/reports/subscriptions"),
     ("post", "/api/quotes/{quote_id}/accept"),

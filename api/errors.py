@@ -117,6 +117,28 @@ class QuoteClosed(Conflict):
     title = "This quote can no longer be answered"
 
 
+class FollowupsUnstaffed(Unavailable):
+    """No agent that writes to customers has been declared yet; nothing was stored."""
+
+    code = "followups_unstaffed"
+    title = "Nobody is there yet to follow up"
+
+
+class FollowupNotFound(NotFound):
+    """No such follow-up."""
+
+    code = "followup_not_found"
+    title = "No such follow-up"
+
+
+class FollowupGone(Conflict):
+    """The follow-up can no longer be cancelled; its fact `standing` says what it is: sent, done
+    or skipped."""
+
+    code = "followup_gone"
+    title = "This follow-up can no longer be cancelled"
+
+
 class TooManyStreams(Unavailable):
     """As many event streams are open as this front door keeps."""
 

@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api import report_schemas
+from api import followup_schemas, report_schemas
 from api.errors import (
     HTTP_CODES,
     PROBLEM_TYPE,
     UNREADABLE,
     ChatUnstaffed,
     Erased,
+    FollowupGone,
+    FollowupNotFound,
+    FollowupsUnstaffed,
     Forbidden,
     Malformed,
     NotReady,
@@ -81,6 +84,8 @@ PARAMETERS: Document = {
     "report_id": report_schemas.REPORT_ID,
     "watch": "answer_p50",
     "subscription_id": report_schemas.SUBSCRIPTION_ID,
+    "followup_id": followup_schemas.FOLLOWUP_ID,
+    "rule": "quote_unanswered",
     "workflow_id": "after_a_quote",
     "agent_id": "quote_agent",
     "name": "approved",
@@ -510,6 +515,7 @@ EXAMPLES: Mapping[str, Any] = {
     "Conversations": [_CONVERSATION],
     "WebhookStored": {"status": "stored"},
     **report_schemas.EXAMPLES,
+    **followup_schemas.EXAMPLES,
 }
 # What Meta sends for a customer's message.
 WEBHOOK: Document = {
@@ -627,6 +633,15 @@ PROBLEMS: list[tuple[str, dict[int, list[OrchestratorError]]]] = [
             404: [QuoteNotFound()],
             500: [TaskFailed(task_id=TASK_ID)],
             503: [QuotePending(), StoreUnavailable()],
+        },
+    ),
+    (
+        ".* /api/followups",
+        {
+            404: [FollowupNotFound()],
+            409: [FollowupGone(standing="sent")],
+            422: [Invalid(errors=[{"pointer": "/session_id", "detail": "is no conversation"}])],
+            503: [StoreUnavailable(), FollowupsUnstaffed()],
         },
     ),
     ("post /api/reports", {503: [StoreUnavailable(), ReportsUnstaffed()]}),
