@@ -121,7 +121,7 @@ def read_row(values: Values, place: int | str, columns: Mapping[str, Column], ke
 
 def written_row(record: Record, columns: Mapping[str, Column], *, flat: bool) -> Record:
     """A record as the target calls its columns; fields without a column stay at home. `flat`
-    is for spreadsheets: lists become one text, and no text begins a formula."""
+    is for spreadsheets: lists become one text, numbers numbers, and no text begins a formula."""
     row: Record = {}
     for name, column in columns.items():
         if column.constant is not None:
@@ -130,6 +130,9 @@ def written_row(record: Record, columns: Mapping[str, Column], *, flat: bool) ->
             value = record[name]
             if flat and isinstance(value, list):
                 value = column.separator.join(map(str, value))
+            if flat and column.kind == "decimal":
+                # A number there, too; what a text looks like is nothing to count with.
+                value = float(value)
             if flat:
                 value = harmless(value)
             row[column.source or name] = value

@@ -19,11 +19,20 @@ from agents.data_sync.files import FileSource
 from agents.data_sync.http_json import HttpJson
 from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
 from agents.data_sync.mapping import WrongCell
+from agents.data_sync.mercadolibre import MercadoLibre
 from agents.data_sync.reconcile import Winner
 from agents.data_sync.records import RecordsSide
 from agents.data_sync.running import Finished, Running
+from agents.data_sync.sheets import GoogleSheet, ServiceAccount
+from agents.data_sync.shopify import Shopify
 from agents.data_sync.store import Records, Run, RunOvertaken, SyncStore
-from agents.data_sync.web import Authorisation, ClientCredentialsToken, FixedToken, Web
+from agents.data_sync.web import (
+    Authorisation,
+    ClientCredentialsToken,
+    FixedToken,
+    RefreshingToken,
+    Web,
+)
 from agents.stores import stores_of
 from orchestrator import Request, TaskError
 from orchestrator.engine import Engine
@@ -203,7 +212,49 @@ class Syncs:
                 return RecordsSide(self.records, side.dataset)
             case sides.HttpSide():
                 return HttpJson(self._web(side), side, self._clock.now)
+            case sides.ShopifySide():
+                token = FixedToken(self.secret(side.secret))
+                web = Web(self._outside, token, lambda each: {"X-Shopify-Access-Token": each})
+                return Shopify(web, side, self._clock.now)
+            case sides.MercadoLibreSide():
+                return self.seller(side)
+            case sides.GoogleSheetSide():
+                return GoogleSheet(self._google(side), side)
         raise TaskError("no_connector", "Nothing speaks to such a side.", type=side.type)
+
+    def seller(self, side: sides.MercadoLibreSide) -> MercadoLibre:
+        """A seller's account."""
+        return MercadoLibre(
+            Web(self._outside, self._token(side, self._of_seller)), side.url, side.seller_id
+        )
+
+    def _of_seller(self, side: sides.MercadoLibreSide) -> Authorisation:
+        url = f"{side.url.rstrip('/')}/oauth/token"
+        secret = self.secret(side.secret)
+        if side.refresh_secret is not None:
+            return RefreshingToken(
+                self._outside,
+                self._clock.now,
+                self.store,
+                url=url,
+                client_id=side.client_id,
+                secret=secret,
+                first=self.secret(side.refresh_secret),
+            )
+        return ClientCredentialsToken(
+            self._outside,
+            self._clock.now,
+            url=url,
+            client_id=side.client_id,
+            secret=secret,
+            in_body=True,
+        )
+
+    def _google(self, side: sides.GoogleSheetSide) -> Web:
+        account = self._token(
+            side.secret, lambda name: ServiceAccount(self._outside, self.secret(name))
+        )
+        return Web(self._outside, account)
 
     def _web(self, side: sides.HttpSide) -> Web:
         authorisation: Authorisation | None = None

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from outside_world import World
 
 Document = dict[str, Any]
@@ -215,7 +217,10 @@ class Shopify(Shop):
         if (since := re.search(r"updated_at:>='([^']+)'", asked)) is not None:
             found = [each for each in found if each["updatedAt"] >= since[1]]
         if skus := re.findall(r'sku:"([^"]*)"', asked):
-            found = [each for each in found if each["sku"] in skus]
+            # The search takes prefixes as well.
+            found = [each for each in found if each["sku"].startswith(tuple(skus))]
+        if ids := re.findall(r"\bid:(\d+)", asked):
+            found = [each for each in found if each["id"].rpartition("/")[2] in ids]
         begin = 0
         if variables.get("after"):
             # A cursor names the row that it comes after.
@@ -382,6 +387,22 @@ class MercadoLibre(Shop):
         return 200, question, {}
 
 
+def service_account() -> Document:
+    """A service account's key file, without `token_uri`."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return {
+        "type": "service_account",
+        "client_email": "desk@project.iam.gserviceaccount.com",
+        "private_key_id": "k1",
+        "private_key": pem.decode(),
+    }
+
+
 class GoogleSheets(Shop):
     """One spreadsheet of the Sheets API v4, and the token endpoint of service accounts."""
 
@@ -392,26 +413,6 @@ class GoogleSheets(Shop):
         self.sheets: dict[str, list[list[Any]]] = {}
         self.before_append: list[Callable[[], None]] = []
 
-    @property
-    def key(self) -> Document:
-        """A service account's key file; its private key signs, and nobody here checks it."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        pem = private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        return {
-            "type": "service_account",
-            "client_email": "desk@project.iam.gserviceaccount.com",
-            "private_key_id": "k1",
-            "private_key": pem.decode(),
-            "token_uri": f"{self.url}/token",
-        }
-
     def meet(self, request: Document) -> Told:
         path, method = request["path"], request["method"]
         if path == "/token":
@@ -420,7 +421,8 @@ class GoogleSheets(Shop):
                 return 400, {"error": "unsupported_grant_type"}, {}
             claims = form["assertion"].split(".")[1]
             told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-            assert told["aud"] == f"{self.url}/token"
+            # Whatever the address: google-auth names Google's.
+            assert told["aud"] == "https://oauth2.googleapis.com/token"
             assert told["exp"] > time.time()
             assert "https://www.googleapis.com/auth/spreadsheets" in told["scope"]
             return (
@@ -458,6 +460,7 @@ class GoogleSheets(Shop):
             if where.endswith(":append") and method == "POST":
                 return self._append(where.removesuffix(":append"), request)
             if method == "GET":
+                assert request["query"]["valueRenderOption"] == "UNFORMATTED_VALUE"
                 return 200, self._range(where), {}
             if method == "PUT":
                 assert request["query"]["valueInputOption"] == "RAW"
@@ -490,7 +493,7 @@ class GoogleSheets(Shop):
 
     def _range(self, where: str) -> Document:
         sheet, top, bottom, left, right = self._place(where)
-        rows = [[str(cell) for cell in row[left:right]] for row in sheet[top:bottom]]
+        rows = [list(row[left:right]) for row in sheet[top:bottom]]
         for row in rows:
             while row and row[-1] == "":
                 row.pop()
