@@ -1,10 +1,12 @@
-"""The chat page at `/`: three files as they are, and the business that it speaks for.
+"""The chat page at `/`, the operators' page of workflows at `/workflows`, and the business.
 
-The page uses the public API like any other client. Nothing on it may come from elsewhere or
-stand in the markup: its policy allows no inline script, so that a text that got in as markup
-could not run.
+The pages use the public API like any other client. Nothing on them may come from elsewhere or
+stand in the markup: their policy allows no inline script, so that a text that got in as markup
+could not run. The drawings of workflows are styled inline, by the library that makes them
+(Mermaid, MIT, `page/mermaid.LICENSE`); it is served from here.
 """
 
+import gzip
 import hashlib
 import html
 from importlib.resources import files
@@ -23,6 +25,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+DRAWING_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+MERMAID = "mermaid-11.17.2.js.gz"
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 BUSINESS = "business"
 LOGO: dict[Any, Any] = {
@@ -40,18 +44,24 @@ LOGO: dict[Any, Any] = {
 
 
 def routes(engine: Engine, access: Access) -> APIBlueprint:
-    """`/` with its style and script, and `/api/business`."""
+    """`/` and `/workflows` with their styles and scripts, and `/api/business`."""
     page = APIBlueprint("page", __name__, tag="Page")
-    contents = {name: _read(name) for name in ("chat.html", "chat.css", "chat.js")}
+    contents = {
+        f"{name}.{kind}": _read(f"{name}.{kind}")
+        for name in ("chat", "workflows")
+        for kind in ("html", "css", "js")
+    }
+    packed = _read(MERMAID)
+    contents["mermaid.js"] = gzip.decompress(packed)
     if engine.settings.page_key is not None:
         # No secret any more: whoever opens the page has it.
         named = f'<body data-key="{html.escape(engine.settings.page_key)}">'
         contents["chat.html"] = contents["chat.html"].replace(b"<body>", named.encode())
 
-    def served(name: str) -> Any:
+    def served(name: str, policy: str = POLICY) -> Any:
         kind = TYPES[name.rpartition(".")[2]]
         response = Response(contents[name], content_type=f"{kind}; charset=utf-8")
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Content-Security-Policy"] = policy
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cache-Control"] = "no-cache"
         response.set_etag(hashlib.sha256(contents[name]).hexdigest()[:32])
@@ -71,6 +81,33 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @page.doc(summary="Its script", responses=file_of("js"))
     def script() -> Any:
         return served("chat.js")
+
+    @page.get("/workflows")
+    @page.doc(summary="The operators' page of workflows", responses=file_of("html"))
+    def workflows() -> Any:
+        """Definitions and runs, drawn; a run's states as they change. It asks for the operator's
+        token."""
+        return served("workflows.html", DRAWING_POLICY)
+
+    @page.get("/workflows.css")
+    @page.doc(summary="Its style", responses=file_of("css"))
+    def workflows_style() -> Any:
+        return served("workflows.css")
+
+    @page.get("/workflows.js")
+    @page.doc(summary="Its script", responses=file_of("js"))
+    def workflows_script() -> Any:
+        return served("workflows.js")
+
+    @page.get("/mermaid.js")
+    @page.doc(summary="What draws workflows", responses=file_of("js"))
+    def mermaid() -> Any:
+        response = served("mermaid.js")
+        response.headers["Vary"] = "Accept-Encoding"
+        if response.status_code == 200 and request.accept_encodings["gzip"]:
+            response.set_data(packed)
+            response.headers["Content-Encoding"] = "gzip"
+        return response
 
     def stored() -> dict[str, Any]:
         with prompt(engine):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,28 +11,17 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from browsing import MISSING, opened
+from playwright.sync_api import Browser, Page, Route, expect
 from pypdf import PdfReader
 
 from deploy.servers import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
-# Its own browser would be downloaded from elsewhere: the system's is what customers have.
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-if CHROMIUM is None and not os.environ.get("BROWSER_REQUIRED"):
+if MISSING:
     pytest.skip("no Chromium here: install it to test the chat page", allow_module_level=True)
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 OPERATOR = "operator-token-0123456789"
 PATIENCE_MS = 30_000
@@ -97,11 +85,8 @@ def shop(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "BROWSER_REQUIRED is set, and there is no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with opened() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The chat page: three files under a strict policy, and whose page it is."""
 
+import gzip
 import re
 from collections.abc import Callable
 from typing import Any
@@ -70,3 +71,32 @@ def test_a_business_file_that_is_wrong_ends_the_start(settings: Settings, tmp_pa
         engine.init([agent])
     engine.database.client.drop_database(settings.mongodb_database)
     engine.close()
+
+
+def test_the_page_of_workflows_runs_no_script_but_ours_and_the_drawing_librarys(
+    client: FlaskClient,
+) -> None:
+    answer = client.get("/workflows")
+    policy = answer.headers["Content-Security-Policy"]
+    # Drawings are styled inline; that is all that this page may do beyond the other.
+    assert "script-src 'self';" in policy
+    assert policy.count("unsafe") == 1
+    assert "style-src 'self' 'unsafe-inline'" in policy
+    assert not re.search(
+        r"<script(?![^>]* src=)|\son\w+=|\sstyle=|https?://|javascript:", answer.text
+    )
+    script = client.get("/workflows.js").text
+    for markup in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert markup not in script
+    assert client.get("/workflows.css").content_type.startswith("text/css")
+
+
+def test_the_drawing_library_is_sent_packed_to_who_can_unpack_it(client: FlaskClient) -> None:
+    packed = client.get("/mermaid.js", headers={"Accept-Encoding": "gzip, br"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    plain = client.get("/mermaid.js", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    assert gzip.decompress(packed.data) == plain.data
+    assert len(packed.data) < len(plain.data) / 3
+    again = client.get("/mermaid.js", headers={"If-None-Match": packed.headers["ETag"]})
+    assert again.status_code == 304
