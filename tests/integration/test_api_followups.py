@@ -34,8 +34,9 @@ def door(engine: Engine) -> FlaskClient:
 
 @pytest.fixture
 def desk(engine: Engine, workers: Callable[..., Any]) -> Iterator[FollowupDesk]:
-    """With a worker that runs meanwhile."""
+    """With a conversation, and a worker that runs meanwhile."""
     desk = FollowupDesk(engine, workers(agent))
+    desk.said("s1")
     stopped = threading.Event()
 
     def run() -> None:
@@ -58,7 +59,6 @@ def schedule(door: FlaskClient, *, key: str | None = None, **body: Any) -> Any:
 def test_one_is_scheduled_once_read_listed_and_cancelled(
     door: FlaskClient, desk: FollowupDesk
 ) -> None:
-    desk.said("s1")
     made = schedule(door, key="k")
     assert made.status_code == 201
     followup = made.json
@@ -89,7 +89,6 @@ def test_one_is_scheduled_once_read_listed_and_cancelled(
 def test_one_that_has_gone_out_is_not_cancelled(
     door: FlaskClient, desk: FollowupDesk, eventually: Callable[..., Any]
 ) -> None:
-    desk.said("s1")
     followup = schedule(door, at=None).json
     path = f"/api/followups/{followup['id']}"
     eventually(lambda: door.get(path).json["state"] == "sent", 20, "it is sent")
@@ -120,7 +119,6 @@ def test_one_that_has_gone_out_is_not_cancelled(
 def test_what_cannot_be_scheduled_is_said_by_its_field(
     door: FlaskClient, desk: FollowupDesk, body: dict[str, Any], at: str
 ) -> None:
-    desk.said("s1")
     refused = schedule(door, **body)
     assert refused.status_code == 422, refused.json
     assert [each["pointer"] for each in refused.json["errors"]] == [at]
@@ -137,7 +135,6 @@ def test_what_nobody_knows(door: FlaskClient, desk: FollowupDesk) -> None:
 
 
 def test_only_the_operator_may(door: FlaskClient, desk: FollowupDesk) -> None:
-    desk.said("s1")
     for method, path in (
         ("get", "/api/followups"),
         ("post", "/api/followups"),
