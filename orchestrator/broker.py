@@ -197,7 +197,7 @@ class Publisher:
             message.body,
             exchange="",
             routing_key=task.queue,
-            priority=task.priority.step,
+            priority=task.place.step,
             serializer="json",
             headers=message.headers,
             **message.properties,

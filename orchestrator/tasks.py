@@ -27,8 +27,8 @@ Collection `tasks`, one document per task:
                    queued one its deadline, or the end of its pause
     looks          looks since it was blocked or began to wait, publishes since it was queued:
                    for growing pauses
-    lane           queue and priority, while its message should be in there; "paused" while
-                   it waits for its next try
+    lane           queue and place (`Task.place`), while its message should be in there; "paused"
+                   while it waits for its next try
     run_after      a retry waits until then; gone once it is published
     deadline       past it the task is cancelled, or null
     cancel         true once somebody asked a running task to stop
@@ -161,6 +161,9 @@ class Priority(StrEnum):
 
 
 PRIORITY_STEPS = {Priority.CRITICAL: 0, Priority.HIGH: 3, Priority.NORMAL: 6, Priority.LOW: 9}
+# Where what was handed over, and who resumes with it, waits: one step before what begins. Not
+# among the critical ones: they were asked for as such.
+_BEGUN = {Priority.LOW: Priority.NORMAL, Priority.NORMAL: Priority.HIGH}
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,15 @@ class Task:
         """It may be what kills its workers, and must not use up its neighbours' crashes."""
         return self.crashes >= SUSPECT_AFTER
 
+    @property
+    def place(self) -> Priority:
+        """The priority that it waits by in its queue.
+
+        A hand-over's children and the parent that goes on with their results stand before work
+        that has not begun: somebody waits for what is half done.
+        """
+        return _place(self.priority, begun=self.parent is not None or self.handover is not None)
+
     def child_ids(self) -> list[str]:
         """The tasks of the last hand-over."""
         if self.handover is None:
@@ -403,9 +415,13 @@ def _recorded(event: Document, counts: Document | None = None) -> Document:
     }
 
 
-def lane_of(queue: str, priority: Priority) -> str:
+def lane_of(queue: str, place: Priority) -> str:
     """Where a queued task's message is."""
-    return f"{queue}/{priority.value}"
+    return f"{queue}/{place.value}"
+
+
+def _place(priority: Priority, *, begun: bool) -> Priority:
+    return _BEGUN.get(priority, priority) if begun else priority
 
 
 def earlier_than(time: dt.datetime) -> Document:
@@ -628,7 +644,8 @@ class TaskStore:
         elif request.ordering_key is not None:
             document["check_at"] = self._first_look(now)
         else:
-            document["lane"] = lane_of(queue, request.priority)
+            place = _place(request.priority, begun=parent is not None)
+            document["lane"] = lane_of(queue, place)
             if "deadline" in document:
                 document["check_at"] = document["deadline"]
         try:
@@ -1250,18 +1267,18 @@ class TaskStore:
         return {"key": key, "state": State.BLOCKED.value, "seq": {"$gt": 0}}
 
     def published_before(
-        self, queue: str, priority: Priority, time: dt.datetime, limit: int
+        self, queue: str, place: Priority, time: dt.datetime, limit: int
     ) -> list[Task]:
         """Tasks that are still queued though they were last published before a time."""
         return self._found(
-            {"lane": lane_of(queue, priority), "published_at": earlier_than(time)}, limit
+            {"lane": lane_of(queue, place), "published_at": earlier_than(time)}, limit
         )
 
     def published_after(
-        self, queue: str, priority: Priority, time: dt.datetime, limit: int
+        self, queue: str, place: Priority, time: dt.datetime, limit: int
     ) -> list[Task]:
         """Queued tasks that were last published after a time."""
-        return self._found({"lane": lane_of(queue, priority), "published_at": {"$gt": time}}, limit)
+        return self._found({"lane": lane_of(queue, place), "published_at": {"$gt": time}}, limit)
 
     def published_again(self, tasks: list[Task], now: dt.datetime, epoch: int) -> None:
         """Record in one write that queued tasks were published anew.
@@ -1281,7 +1298,7 @@ class TaskStore:
             fields = {
                 "published_at": now,
                 "epoch": epoch,
-                "lane": lane_of(task.queue, task.priority),
+                "lane": lane_of(task.queue, task.place),
             } | _until(task.deadline)
             gone = {"run_after": ""} | ({} if "check_at" in fields else {"check_at": ""})
             update = {"$set": fields, "$inc": {"looks": 1}, "$unset": gone}
@@ -1447,7 +1464,7 @@ class TaskStore:
             "queued_at": now,
             "published_at": now,
             "epoch": epoch,
-            "lane": lane_of(task.queue, task.priority),
+            "lane": lane_of(task.queue, task.place),
             "looks": 0,
         } | _until(task.deadline)
 

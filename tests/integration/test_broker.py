@@ -168,3 +168,46 @@ def test_after_a_failure_the_next_ones_are_left_to_the_rescuer_who_is_not_held_u
     assert ids_in(engine) == []
     engine.publisher.publish_bulk(tasks)
     assert ids_in(engine) == [task.id for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits_as"),
+    [
+        (Priority.LOW, Priority.NORMAL),
+        (Priority.NORMAL, Priority.HIGH),
+        (Priority.HIGH, Priority.HIGH),
+        (Priority.CRITICAL, Priority.CRITICAL),
+    ],
+)
+def test_what_has_begun_is_finished_before_more_begins(engine, advance, asked, waits_as):
+    rescuer = engine.rescuer("me", eager=True)
+    rescuer.tick()
+    parent = submit(engine, 1, priority=asked)[0]
+    later = submit(engine, 3, priority=asked)
+    held = engine.store.claim(parent.id, parent.fence, "w")
+    engine.redis.rpop(lane_of(engine, asked))
+    request = Request(type="probe", payload={}, priority=asked)
+    waiting = engine.store.wait(held, [request, request], {})
+    engine.coordinator.hand_over(waiting)
+    if waits_as is not asked:
+        assert ids_in(engine, asked) == [task.id for task in later]
+    assert ids_in(engine, waits_as)[-2:] == waiting.child_ids()
+
+    for child_id in waiting.child_ids():
+        child = engine.store.get(child_id)
+        assert child.priority is asked
+        engine.store.finish(engine.store.claim(child_id, child.fence, "w"), None)
+        engine.redis.lpop(lane_of(engine, waits_as))
+    assert engine.coordinator.resume(engine.store.get(parent.id))
+    assert ids_in(engine, waits_as)[-1] == parent.id
+    # And so it does where Redis has forgotten it, and when it is tried once more.
+    engine.redis.delete(*(lane_of(engine, each) for each in Priority))
+    engine.redis.delete(f"{engine.settings.key_prefix}:epoch")
+    assert rescuer.run_once().republished == 4
+    assert ids_in(engine, waits_as)[-1] == parent.id
+    resumed = engine.store.get(parent.id)
+    engine.store.retry(engine.store.claim(parent.id, resumed.fence, "w"), {"code": "x"}, 5.0)
+    engine.redis.delete(lane_of(engine, waits_as))
+    advance(6)
+    assert rescuer.run_once().published >= 1
+    assert parent.id in ids_in(engine, waits_as)
