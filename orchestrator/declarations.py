@@ -136,7 +136,9 @@ class Agent:
     `workflows` is a folder of workflow definitions (*.yaml) that it brings along.
     `where` names capabilities that it has only where the settings say so.
     `resources` are what the front door may list and show of what the agent keeps; `holdings`
-    what it keeps of customers, so that it is given out and erased with the rest.
+    what it keeps of customers, so that it is given out and erased with the rest. `commands` are
+    what the command line asks of the agent's code in a process of its own: each takes the
+    process's engine and JSON-able arguments, and returns what is JSON-able.
     """
 
     role: str
@@ -150,6 +152,7 @@ class Agent:
     workflows: Path | None = None
     resources: Iterable[Resource] = ()
     holdings: Iterable[Holding] = ()
+    commands: Mapping[str, Callable[[Any, Document], Document]] = field(default_factory=dict)
     task_types: dict[str, TaskType] = field(default_factory=dict, init=False)
     schedules: list[Schedule] = field(default_factory=list, init=False)
 

@@ -166,9 +166,14 @@ def cancel_followup(context: TaskContext, unwanted: Unwanted) -> dict[str, Any]:
         TaskError: `followup_not_found`.
     """
     try:
-        followup = Sending(context.engine).cancel(unwanted.followup_id, unwanted.by)
+        return cancelled(context.engine, unwanted)
     except NotFound:
         raise TaskError("followup_not_found", "There is no such follow-up.") from None
+
+
+def cancelled(engine: Engine, unwanted: Unwanted) -> dict[str, Any]:
+    """What `cancel_followup` does; for the command line as well."""
+    followup = Sending(engine).cancel(unwanted.followup_id, unwanted.by)
     return {"followup_id": followup.id, "state": followup.state.value}
 
 
@@ -224,6 +229,11 @@ def deliver(context: TaskContext, payload: Delivery) -> dict[str, Any]:
         "reason": (entry.reason or {}).get("code"),
     }
 
+
+agent.commands = {
+    "find_due_followups": lambda engine, asked: run_pass(engine, Pass.model_validate(asked)),
+    "cancel_followup": lambda engine, asked: cancelled(engine, Unwanted.model_validate(asked)),
+}
 
 agent.handles("generate_message", needs=["message_generation"])(generate_message)
 

@@ -14,6 +14,7 @@ from orchestrator.cli import (
     customers,
     dead_letters,
     desk,
+    followups,
     outbox,
     reports,
     sessions,
@@ -37,6 +38,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(customers.app, name="customer")
+app.add_typer(followups.app, name="followups")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(workflows.runs, name="runs")
 
