@@ -16,6 +16,7 @@ from agents.conversation.passage import Passage
 
 MAX_ITEMS: Final = 20  # of one message; a customer with more sends a list, not a message
 CORE: Final = ("product", "thickness", "size")
+_WORDS_BETWEEN: Final = 60
 _SIZE: Final = ("length_m", "width_m", "area_m2", "quantity")
 _ANOTHER: Final = frozenset(
     {",", "y", "+", "mas", "otro", "otra", "de", "una", "un", "plus", "and", "another", "(", ")"}
@@ -63,6 +64,7 @@ class _Assembly:
         self.events = events
         self.under_way = under_way
         self.groups: list[dict[str, Any]] = []
+        self._corrections = [start for start, _, cue in passage.cues if cue == "correction"][:200]
         self.both_ways: set[str] = set()
         self.unclear: list[Unclear] = []
         self.unknown: list[Unknown] = []
@@ -163,6 +165,10 @@ class _Assembly:
                     break
         return ""
 
+    def _between(self, start: int, end: int) -> Sequence[str]:
+        """The words between two places; of very many the last, which tell most."""
+        return self.passage.keys[max(start, end - _WORDS_BETWEEN) : end]
+
     def _new_group(self) -> dict[str, Any]:
         self.groups.append({"_end": {}, "_at": {}})
         return self.groups[-1]
@@ -180,7 +186,7 @@ class _Assembly:
         if not self._conflicts(event, group):
             return group
         end = group["_end"].get(event.kind, event.at)
-        if event.kind == "size" and set(self.passage.keys[end : event.at]) == {","}:
+        if event.kind == "size" and set(self._between(end, event.at)) == {","}:
             same = to_item({name: group.get(name) for name in event.values})
             if same == to_item(event.values) and same.length_m is not None:
                 # "4x3, 4x3": two of them, or said twice?
@@ -195,7 +201,7 @@ class _Assembly:
         more = self._binds_next_product(event, following) and self._joins(end, event.at)
         if not more and self._repeats(event, group):
             return None
-        keys = self.passage.keys[end : event.at]
+        keys = self._between(end, event.at)
         if self._follows_not(event):
             return None  # "150, no 100"
         if self.passage.instead(event.at):
@@ -246,7 +252,7 @@ class _Assembly:
 
     def _repeats(self, event: Event, group: dict[str, Any]) -> bool:
         """Said again, or said otherwise: "10x5, o sea 50 m2"; but "4x3 y 4x3" are two."""
-        between = self.passage.keys[group["_end"].get(event.kind, event.at) : event.at]
+        between = self._between(group["_end"].get(event.kind, event.at), event.at)
         restated = between == ["("] and "area_m2" in event.values  # "10x5 (50 m2)"
         if event.kind == "size" and between and _ANOTHER.issuperset(between) and not restated:
             return False
@@ -282,10 +288,10 @@ class _Assembly:
     def _corrects(self, end: int, event: Event) -> bool:
         passage = self.passage
         marks = {"no", "sino", "nop"}
-        between = passage.keys[end : event.at]
+        between = self._between(end, event.at)
         if any(key in marks for key in between):
             return True
-        if any(i == "correction" and end <= s < event.at for s, _, i in passage.cues):
+        if any(end <= start < event.at for start in self._corrections):
             return True
         denied = passage.keys[max(0, end - 6) : end]
         return "no" in denied and any(key in ("son", "es", "de") for key in between) and (
@@ -319,7 +325,7 @@ class _Assembly:
         self.unclear.append(Unclear(name, (*firsts, second), here))
 
     def _joins(self, start: int, end: int) -> bool:
-        between = self.passage.keys[start:end]
+        between = self._between(start, end)
         if "+" in between:
             return True
         restates = "=" in between or ("(" in between and ")" not in between)
@@ -428,7 +434,7 @@ class _Assembly:
         if start is None or end is None or not start < end:
             return False
         joining = lx.JOIN_KEYS | lx.OF_KEYS | lx.ARTICLE_KEYS
-        return all(key in joining for key in self.passage.keys[start:end])
+        return all(key in joining for key in self._between(start, end))
 
     def _share_thickness(self) -> None:
         """ "dos techos de isodec, 12x7 y 6x4, espesor 150": said once, after all of them."""

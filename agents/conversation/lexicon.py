@@ -592,7 +592,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "lo charlo", "lo veo", "lo pensamos", "dejame pensarlo", "dejame pensar", "let me think",
         "i'll let you know", "talk later",
     ),
-    "laughter": ("jaja*", "jeje*", "jiji*", "haha*", "hehe*", "ja", "je", "lol", "uh", "uy", "ah",
+    "laughter": ("jaja*", "jeje*", "jiji*", "ja", "je", "lol", "uh", "uy", "ah",
         "eh", "mmm", "mm", "epa", "che", "bo", "ufa", "ups", "oops",
     ),
     "cheapest": (

@@ -62,6 +62,8 @@ _SAME_AGAIN: Final = Phrases(
 )
 _SIDES_SAID: Final = ("length", "width", "height")
 _LABELLING: Final = frozenset({"de", ":", "es", "=", "is", "of", "son", "unos"})
+_MAX_MEASURES: Final = 400  # numbers that are made sense of; no order has more
+_MOST_ALTERNATIVES: Final = 6
 _INCH_TOLERANCE: Final = Decimal("0.03")
 _HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
@@ -460,7 +462,7 @@ class _Reading(Passage):
         self.labels_first = self._labels_that_come_first()
         self.said_in_centimetres = False  # "4 metros 20 x 3 metros 10"
         at = 0
-        while at < len(self.tokens):
+        while at < len(self.tokens) and len(self.measures) < _MAX_MEASURES:
             measure = self._measure_at(at)
             if measure is None:
                 at += 1
@@ -708,6 +710,7 @@ class _Reading(Passage):
     # - sizes -
 
     def _chains(self) -> None:
+        self.thicknesses_said = sum(map(self._may_be_thickness, self.measures))
         at = 0
         while at < len(self.measures):
             chain = [self.measures[at]]
@@ -837,12 +840,11 @@ class _Reading(Passage):
             return False
         if not self._after_product(first):
             return False
-        return not any(
-            other not in chain
-            and (other.unit in ("mm", "cm") or other.side == "thickness"
-                 or (other.unit is None and other.value is not None and self._made(other.value)))
-            for other in self.measures
-        )  # fmt: skip
+        return self.thicknesses_said == sum(self._may_be_thickness(each) for each in chain)
+
+    def _may_be_thickness(self, measure: Measure) -> bool:
+        bare = measure.unit is None and measure.value is not None and self._made(measure.value)
+        return bare or measure.unit in ("mm", "cm") or measure.side == "thickness"
 
     def _third_as_thickness(self, chain: list[Measure]) -> Decimal | None:
         """ "10x5x100mm", "10 x 5 x 0,10": the third is a thickness where it can be nothing else."""
@@ -1139,6 +1141,7 @@ class _Reading(Passage):
             e for e in self.events if e.unclear is not None and e.unclear.field == "dimensiones"
         ]
         places = {event.at: event for event in (*sizes, *unclear)}
+        self.sizes_in_full = sum(1 for each in sizes if len(each.values) >= 2)
         for index, measure in enumerate(self.measures):
             count = count_of(measure.value)
             if self.used[measure.start] or measure.unit or measure.side or count is None:
@@ -1183,12 +1186,13 @@ class _Reading(Passage):
 
     def _means_all(self, measure: Measure, count: int, noun: str) -> bool:
         """ "los dos para 6x4", of two products or thicknesses that were named."""
+        article = self.key(measure.start - 1) in lx.ARTICLE_KEYS
+        told = noun in lx.PIECE_KEYS | lx.PLACE_KEYS | lx.SIDE_KEYS | lx.SLOPE_KEYS
+        if not 1 < count <= _MOST_ALTERNATIVES or not article or told:
+            return False
         named = {e.values["product"] for e in self.events if e.values.get("product")}
         thick = {e.values["thickness_mm"] for e in self.events if e.kind == "thickness"}
-        several = count > 1 and count in (len(named), len(thick))
-        told = lx.PIECE_KEYS | lx.PLACE_KEYS | lx.SIDE_KEYS | lx.SLOPE_KEYS
-        article = self.key(measure.start - 1) in lx.ARTICLE_KEYS
-        return several and article and noun not in told
+        return count in (len(named), len(thick))
 
     def _noun_counted(self, measure: Measure) -> str:
         """The "paneles" of "10 paneles" and of "10 isodec panels"."""
@@ -1302,24 +1306,27 @@ class _Reading(Passage):
                 self._event(measure.start, measure.end + 1, "size", values)
                 self._take(length.start, length.end)
                 return
-        told_of = [e for e in sizes if e.end == measure.start - 1 and len(e.values) == 2]
+        place = bisect_left(sizes, measure.start, key=lambda event: event.at)
+        told_of = [
+            e
+            for e in sizes[max(place - 1, 0) : place]
+            if e.end == measure.start - 1 and len(e.values) == 2
+        ]
         if told_of and self.key(measure.start - 1) == "(":  # "4x3 (2 unidades), 5x3 (1 unidad)"
             told_of[0].values["quantity"] = count
             told_of[0].end = measure.end + 1 + (self.key(measure.end + 1) == ")")
             self._take(measure.start, measure.end + 1)
             return
-        if count > 1 and len([each for each in sizes if len(each.values) >= 2]) == count:
+        if count > 1 and self.sizes_in_full == count:
             self._take(measure.start, measure.end + 1)
-            beside = [e for e in sizes if e.end == measure.start - 1 and len(e.values) == 2]
             products = {e.values["product"] for e in self.events if e.values.get("product")}
-            if beside and self.key(measure.start - 1) == "," and len(products) > 1:
-                beside[0].values["quantity"] = count
-            elif beside and self.key(measure.start - 1) == ",":
+            if told_of and self.key(measure.start - 1) == "," and len(products) > 1:
+                told_of[0].values["quantity"] = count
+            elif told_of and self.key(measure.start - 1) == ",":
                 # "4x3, 5x3, 2 unidades": of the last, or are they the two?
-                one = sized_item(beside[0], None)
-                self._doubt(beside[0], (sized_item(beside[0], count), one))
+                one = sized_item(told_of[0], None)
+                self._doubt(told_of[0], (sized_item(told_of[0], count), one))
             return  # each of them has its size
-        place = bisect_left(sizes, measure.start, key=lambda event: event.at)
         near = sizes[max(place - 1, 0) : place] or sizes[place : place + 1]
         near = [event for event in near if "area_m2" not in event.values]
         if (
@@ -1460,7 +1467,8 @@ class _Reading(Passage):
             Item(**{name: value for name, value in e.values.items() if name != "quantity"})
             for e in unwanted
         )
-        self.events = [event for event in self.events if event not in unwanted]
+        dropped = {id(event) for event in unwanted}
+        self.events = [event for event in self.events if id(event) not in dropped]
 
     def _is_unwanted(self, event: Event) -> bool:
         ends = event.end + 1 >= len(self.tokens) or self.tokens[event.end + 1].kind == "mark"
@@ -1498,6 +1506,8 @@ class _Reading(Passage):
             found = self.words.finishes.at(self.keys, at)
             if found is None or self._is_substrate(at) or self.raw[at] in lx.WORDS_OF_THEIR_OWN:
                 continue
+            if len(self.events) > _MAX_MEASURES:
+                return
             finish, end = found
             if self._denied(at):
                 self._event(at, end, "finish", {"finish": finish, "sides": 0})

@@ -19,7 +19,7 @@ from agents.conversation import lexicon
 from agents.conversation.lexicon import key_of
 
 MAX_GAP_WORDS: Final = 3  # what `~` may stand for in a cue
-_STEM_LETTERS: Final = 4  # of a stem ("cotiz*"), enough to look it up by
+_STEM_LETTERS: Final = (2, 4)  # of a stem ("cotiz*"), fewest and enough to look it up by
 # Each look-up of an unknown word costs some 20 µs; nobody misspells more words than this.
 MAX_UNKNOWN_WORDS: Final = 200
 
@@ -27,81 +27,107 @@ T = TypeVar("T")
 
 
 class Phrases(Generic[T]):
-    """Phrases with what they stand for; finds those that begin at a token, longest first."""
+    """Phrases with what they stand for; finds those that begin at a token, longest first.
+
+    They are a tree by their words, so that a word with which a hundred phrases begin costs no
+    more than one with which one does.
+    """
 
     def __init__(self, phrases: Iterable[tuple[str, T]]) -> None:
-        self._by_first: dict[str, list[_Phrase[T]]] = {}
-        self._by_stem: dict[str, list[_Phrase[T]]] = {}
-        for text, meaning in phrases:
+        self._root: _Node[T] = _Node()
+        for order, (text, meaning) in enumerate(phrases):
             words = tuple(_phrase_key(word) for word in lexicon.fold(text).split())
             if not words:
                 continue
-            phrase = _Phrase(words, meaning, plain=not any(w[-1] in "~*" for w in words))
-            if words[0].endswith("*"):
-                self._by_stem.setdefault(words[0][:_STEM_LETTERS], []).append(phrase)
-            else:
-                self._by_first.setdefault(words[0], []).append(phrase)
-        for entries in (*self._by_first.values(), *self._by_stem.values()):
-            entries.sort(key=lambda phrase: -len(phrase.words))
+            node = self._root
+            for word in words:
+                node = node.after(word)
+            node.ends.append(((words[0][-1] == "*", -len(words), order), meaning))
 
     def at(self, keys: Sequence[str], start: int) -> tuple[T, int] | None:
         """What the longest phrase beginning at `start` stands for, and where it ends."""
-        if not self._by_stem and keys[start] not in self._by_first:
-            return None
+        root = self._root
+        if keys[start] not in root.words and not root.stems:
+            return None  # most words begin no phrase at all
         found = self.all_at(keys, start)
         return found[0] if found else None
 
     def all_at(self, keys: Sequence[str], start: int) -> list[tuple[T, int]]:
         """Everything that a phrase beginning at `start` stands for, with where it ends."""
-        first = keys[start]
-        entries = self._by_first.get(first, ())
-        stems = self._by_stem.get(first[:_STEM_LETTERS], ())
-        if not entries and not stems:
-            return []
-        found: list[tuple[T, int]] = []
-        for phrase in (*entries, *stems):
-            end = phrase.end(keys, start)
-            if end:
-                found.append((phrase.meaning, end))
+        found: list[tuple[_Rank, T, int]] = []
+        for node in self._root.matching(keys[start]):
+            _collect(node, keys, start + 1, found)
+        if len(found) > 1:
+            found.sort(key=lambda each: each[0])
+        return [(meaning, end) for _, meaning, end in found]
+
+
+_Rank = tuple[bool, int, int]  # whole first words before stems, longer phrases before shorter
+
+
+class _Node(Generic[T]):
+    """What may follow the words so far."""
+
+    __slots__ = ("ends", "gap", "stems", "words")
+
+    def __init__(self) -> None:
+        self.words: dict[str, _Node[T]] = {}
+        self.stems: dict[str, list[tuple[str, _Node[T]]]] = {}  # by their first letters
+        self.gap: _Node[T] | None = None
+        self.ends: list[tuple[_Rank, T]] = []
+
+    def after(self, word: str) -> "_Node[T]":
+        """The node that a word of a phrase leads to, made where there is none."""
+        if word == "~":
+            if self.gap is None:
+                self.gap = _Node()
+            return self.gap
+        if word[-1] != "*":
+            return self.words.setdefault(word, _Node())
+        stem = word[:-1]
+        stems = self.stems.setdefault(stem[: _STEM_LETTERS[1]], [])
+        for known, node in stems:
+            if known == stem:
+                return node
+        stems.append((stem, _Node()))
+        return stems[-1][1]
+
+    def matching(self, key: str) -> "list[_Node[T]]":
+        """The nodes that a word of a message leads to."""
+        word = self.words.get(key)
+        found = [] if word is None else [word]
+        if self.stems:
+            for letters in range(_STEM_LETTERS[0], min(_STEM_LETTERS[1], len(key)) + 1):
+                for stem, node in self.stems.get(key[:letters], ()):
+                    if key.startswith(stem):
+                        found.append(node)
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Phrase(Generic[T]):
-    words: tuple[str, ...]
-    meaning: T
-    plain: bool  # no gap and no stem in it
-
-    def end(self, keys: Sequence[str], start: int) -> int:
-        """Where the phrase ends if it begins at `start`; 0 when it does not."""
-        words = self.words
-        if self.plain:
-            size = len(words)
-            if size == 1:
-                return start + 1  # the first word is what it was found by
-            same = tuple(keys[start : start + size]) == words
-            return start + size if same else 0
-        at, gap = start, 0
-        for word in words:
-            if word == "~":
-                gap = MAX_GAP_WORDS
-                continue
-            for place in range(at, min(at + gap + 1, len(keys))):
-                if _same(word, keys[place]):
-                    at = place + 1
-                    break
-            else:
-                return 0
-            gap = 0
-        return at
+def _collect(
+    node: _Node[T], keys: Sequence[str], at: int, found: list[tuple[_Rank, T, int]]
+) -> None:
+    """Every phrase that goes on from a node, of which the words before `at` are read."""
+    for rank, meaning in node.ends:
+        found.append((rank, meaning, at))
+    if at < len(keys) and (node.words or node.stems):
+        for following in node.matching(keys[at]):
+            _collect(following, keys, at + 1, found)
+    if node.gap is not None:
+        reached: set[int] = set()  # a word counts where it comes first
+        for place in range(at, min(at + MAX_GAP_WORDS + 1, len(keys))):
+            for following in node.gap.matching(keys[place]):
+                if id(following) not in reached:
+                    reached.add(id(following))
+                    _collect(following, keys, place + 1, found)
 
 
 def _phrase_key(word: str) -> str:
-    return key_of(word[:-1]) + "*" if word.endswith("*") else key_of(word)
-
-
-def _same(word: str, key: str) -> bool:
-    return key.startswith(word[:-1]) if word.endswith("*") else word == key
+    if not word.endswith("*"):
+        return key_of(word)
+    stem = key_of(word[:-1])
+    assert len(stem) >= _STEM_LETTERS[0], word
+    return stem + "*"
 
 
 @dataclass(frozen=True)
