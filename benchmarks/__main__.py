@@ -27,6 +27,7 @@ from benchmarks.decision import decision_us
 from benchmarks.overtaking import Waits, overtaking
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
+from benchmarks.understanding import Long, Usual, long_messages, usual_messages
 from deploy.servers import MongoServer, RedisServer
 from orchestrator import logs
 from orchestrator.settings import load
@@ -40,6 +41,7 @@ class Part(StrEnum):
     """What can be measured alone."""
 
     DECISION = "decision"
+    UNDERSTANDING = "understanding"
     CELERY = "celery"
     OVERTAKING = "overtaking"
     RESCUE = "rescue"
@@ -299,6 +301,24 @@ def show_decisions(console: Console, decisions: dict[int, float]) -> None:
     console.print(table)
 
 
+def show_understanding(console: Console, usual: Usual, long: list[Long]) -> None:
+    """The table of what messages cost to understand."""
+    table = Table(title=f"Understanding: {usual.messages:,} usual messages, and 10 kB of the worst")
+    for heading in ("", "CPU, ms", "aim", "to splitting into words", "to half the text"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    table.add_row("usual, p50", f"{usual.p50_ms:.2f}", "", f"{usual.ratio:,.0f}", "")
+    table.add_row("usual, p99", f"{usual.p99_ms:.2f}", _judged(5, usual.p99_ms < 5), "", "")
+    for each in long:
+        table.add_row(
+            f"10 kB: {each.case}",
+            f"{each.ms:.1f}",
+            _judged(50, each.ms < 50),
+            f"{each.ratio:,.0f}",
+            f"{each.to_half:.1f}",
+        )
+    console.print(table)
+
+
 def _judged(bound: float, reached: bool) -> str:
     return f"[{'green' if reached else 'red'}]{bound:g} {'✓' if reached else '✗'}[/]"
 
@@ -329,6 +349,10 @@ def main(
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
         show_decisions(console, told["decision_us"])
+    if only in (None, Part.UNDERSTANDING):
+        usual, long = usual_messages(), long_messages()
+        told["understanding"] = {"usual": asdict(usual), "long": [asdict(each) for each in long]}
+        show_understanding(console, usual, long)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         with (directory / "caller.log").open("w") as log:
