@@ -105,6 +105,7 @@ T = TypeVar("T")
 
 TALLY = {"_id": "tasks"}
 _made = itertools.count()
+_Move = tuple[Document, Document, str]  # query, update, token
 # The error's code of a task of which nothing but a shell is left.
 ERASED = "erased"
 TIMELINE_LENGTH = 200
@@ -958,7 +959,7 @@ class TaskStore:
     def claim(
         self, task_id: str, fence: int, worker: str, token: str | None = None
     ) -> Claim | None:
-        """Take a queued task; None when it has moved on, is cancelled or past its deadline.
+        """Take a queued task; None when it has moved on. Its deadline is for the caller to look at.
 
         Who asks again after StoreUnavailable gives the same token: the task may be theirs.
         """
@@ -1423,33 +1424,46 @@ class TaskStore:
         if unset:
             update["$unset"] = unset
         # Without a token nothing would tell which of several went through.
-        moved = None if token is None else self._moves((query, update))
+        moved = None if token is None else self._moves((query, update, token))
         if moved is None:
             moved = self._tasks.update_one(query, update).matched_count == 1
-        if not moved and token is not None:
-            stored = self._tasks.find_one({"_id": task_id}, {"fence": 1, "token": 1, "state": 1})
-            moved = (
-                stored is not None
-                and stored["fence"] == fence + 1
-                and stored.get("token") == token
-                and stored["state"] == fields["state"]
-            )
+            if not moved and token is not None:
+                moved = self._went_through([(query, update, token)])[0]
         if moved:
             self._note_ended(fields["state"])
         return moved
 
-    def _move_all(self, moves: Sequence[tuple[Document, Document]]) -> list[bool | None]:
+    def _move_all(self, moves: Sequence[_Move]) -> list[bool | None]:
         """Whether each went through; None where that is for each to find out alone."""
-        if len(moves) == 1:
-            query, update = moves[0]
-            return [self._tasks.update_one(query, update).matched_count == 1]
         try:
-            done = self._tasks.bulk_write([UpdateOne(*move) for move in moves], ordered=False)
-        except (*UNFIT, OperationFailure) as error:
-            if getattr(error, "timeout", False):
+            if len(moves) == 1:
+                query, update, _ = moves[0]
+                matched = self._tasks.update_one(query, update).matched_count
+            else:
+                writes = [UpdateOne(query, update) for query, update, _ in moves]
+                matched = self._tasks.bulk_write(writes, ordered=False).matched_count
+        except Exception as error:
+            if isinstance(error, ConnectionFailure) or getattr(error, "timeout", False):
                 raise
+            # One that cannot be stored, for whatever reason, is its own caller's trouble only.
             return [None] * len(moves)
-        return [True if done.matched_count == len(moves) else None] * len(moves)
+        if matched == len(moves):
+            return [True] * len(moves)
+        return list(self._went_through(moves))
+
+    def _went_through(self, moves: Sequence[_Move]) -> list[bool]:
+        """Which of these are what is stored now; in one read, since one message that comes twice
+        must not cost its neighbours a round trip each."""
+        asked = {"_id": {"$in": [query["_id"] for query, _, _ in moves]}}
+        found = self._tasks.find(asked, {"fence": 1, "token": 1, "state": 1})
+        stored = {document["_id"]: document for document in found}
+        return [
+            (now := stored.get(query["_id"])) is not None
+            and now["fence"] == query["fence"] + 1
+            and now.get("token") == token
+            and now["state"] == update["$set"]["state"]
+            for query, update, token in moves
+        ]
 
     def _read_all(self, ids: Sequence[str]) -> list[Document | None]:
         if len(ids) == 1:

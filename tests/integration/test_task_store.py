@@ -3,7 +3,11 @@
 import datetime as dt
 import itertools
 import threading
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import pytest
 from pymongo.collection import Collection
@@ -17,6 +21,9 @@ from orchestrator.errors import (
     TaskIsFinal,
 )
 from orchestrator.tasks import Priority, Request, State, Task, TaskStore, earlier_than, new_token
+from orchestrator.together import Together
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -417,6 +424,57 @@ def test_claims_and_ends_that_come_at_once_are_each_decided_for_themselves(engin
     stored = engine.store.many([claim.task.id for claim in good])
     assert all(task.result == {"n": task.id} for task in stored.values())
     assert all(engine.store.get(claim.task.id).state is State.RUNNING for claim in unfit)
+
+
+def in_one_turn(together: Together, calls: list[Callable[[], T]], eventually) -> list[T]:
+    """What becomes of calls that come while another turn goes on."""
+    with together._lock:
+        together._at_work = True
+    with ThreadPoolExecutor(len(calls)) as threads:
+        asked = [threads.submit(call) for call in calls]
+        eventually(lambda: len(together._calls) == len(calls))
+        together._calls[0].turn.set()
+        return [each.exception(10) or each.result(10) for each in asked]
+
+
+def nested(levels: int) -> list:
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("unfit", [{"id": uuid.uuid4()}, nested(5000)], ids=["uuid", "nested"])
+def test_what_cannot_be_stored_is_the_trouble_of_its_own_task_only(store, eventually, unfit):
+    won = [claim(store, accept(store)) for _ in range(4)]
+    results = ["a", "b", unfit, "d"]
+    ends = in_one_turn(
+        store._moves,
+        [partial(store.finish, held, result) for held, result in zip(won, results, strict=True)],
+        eventually,
+    )
+    assert [store.get(held.task.id).result for held in won] == ["a", "b", None, "d"]
+    assert [isinstance(end, Exception) for end in ends] == [False, False, True, False]
+
+
+def test_a_message_that_comes_twice_costs_its_neighbours_no_round_trips(engine, store, eventually):
+    def commands() -> float:
+        return sum(
+            sample.value
+            for metric in engine.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == "orchestrator_store_command_seconds_count"
+        )
+
+    tasks = [accept(store) for _ in range(12)]
+    taken = claim(store, tasks[0])
+    before = commands()
+    won = in_one_turn(store._moves, [partial(claim, store, task) for task in tasks], eventually)
+    assert won[0] is None
+    assert [held.task.id for held in won[1:]] == [task.id for task in tasks[1:]]
+    assert store.get(taken.task.id).token == taken.token
+    # The bulk, and who has what; then the tasks are read, by several at once as it comes.
+    assert commands() - before <= 2 + len(tasks)
 
 
 def test_an_index_whose_definition_changed_is_made_anew(engine):
