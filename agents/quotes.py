@@ -29,6 +29,7 @@ Collection `quotes`, one document per quote, never deleted:
     currency           three letters
     catalogue_version  int: the catalogue that it was priced by
     created_at, valid_until
+    untold             rises with time: there is word of it to be told; gone when it is told
     history            [{at, state}]: when it became what
     state_at           since when it is what it is
     channel            of its conversation ("web"), null where there was none; stays when that goes
@@ -55,7 +56,7 @@ from pymongo.errors import DuplicateKeyError
 from agents.catalogue import Language
 from orchestrator.clock import Clock
 from orchestrator.declarations import Holding, Lapse, Resource
-from orchestrator.tasks import ensure_index, store_errors
+from orchestrator.tasks import ensure_index, new_id, store_errors
 
 Document = dict[str, Any]
 
@@ -311,6 +312,7 @@ class QuoteStore:
         ensure_index(self._quotes, "period", "created_at")
         ensure_index(self._quotes, "standing", "state state_at")
         ensure_index(self._quotes, "changed", "changed_at")
+        ensure_index(self._quotes, "untold", "untold", where={"untold": {"$gt": ""}})
 
     def get(self, quote_id: str) -> Quote | None:
         """The quote that a task made, if it did."""
@@ -361,6 +363,7 @@ class QuoteStore:
                 "catalogue_version": new.catalogue_version,
                 "created_at": now,
                 "valid_until": now + dt.timedelta(days=new.validity_days),
+                "untold": new_id(now),
                 "history": [{"at": now, "state": QuoteState.DRAFT.value}],
                 "state_at": now,
                 "channel": new.channel,
@@ -462,6 +465,19 @@ class QuoteStore:
             # One without a conversation has none to be found, and counts for the limit.
             return [(each["session"] or "", each[field]) for each in found]
 
+    def untold(self, limit: int) -> list[Quote]:
+        """Quotes that are new or have changed since they were last `told`, the longest first."""
+        with store_errors():
+            found = self._quotes.find({"untold": {"$gt": ""}}).sort("untold", 1).limit(limit)
+            return [self._read(document) for document in found]
+
+    def told(self, quote: Quote) -> None:
+        """Word of the quote, as it was read, is on its way; what has changed since stays untold."""
+        with store_errors():
+            self._quotes.update_one(
+                {"_id": quote.id, "revision": quote.revision}, {"$unset": {"untold": ""}}
+            )
+
     def newest_of(self, sessions: Iterable[str]) -> dict[str, Quote]:
         """Session id -> its newest quote; sessions without one are left out."""
         with store_errors():
@@ -519,7 +535,8 @@ class QuoteStore:
     def _write(self, quote: Quote, update: Document) -> bool:
         """The one compare-and-set. One whose acknowledgement was lost is found done by the
         next reading, as every change here is its own proof."""
-        update["$set"] = update["$set"] | {"changed_at": self._clock.now()}
+        now = self._clock.now()
+        update["$set"] = update["$set"] | {"changed_at": now, "untold": new_id(now)}
         with store_errors():
             written = self._quotes.update_one(
                 {"_id": quote.id, "revision": quote.revision}, update | {"$inc": {"revision": 1}}

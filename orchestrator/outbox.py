@@ -305,6 +305,10 @@ class Outbox:
                 Outgoing("whatsapp", session.phone, {"text": part} | said, author, purpose)
                 for part in parts(text, TEXT_CHARS)
             ]
+        if session.channel == "mercadolibre" and not follow_up:
+            # One answer to a question is all that there is; its channel knows it by the session.
+            said = {"text": text, "language": language}
+            entries = [Outgoing("mercadolibre", session.id, said, author, purpose)]
         if self._settings.n8n_told:
             told = {
                 "session_id": session.id,
@@ -328,13 +332,15 @@ class Outbox:
         return entries
 
     def put(
-        self, task: Task, n: int | str, outgoing: Outgoing, session_id: str | None = None
+        self, task: Task | str, n: int | str, outgoing: Outgoing, session_id: str | None = None
     ) -> Entry:
-        """Commit an effect that is not a session's turn; made once per (task, n).
+        """Commit an effect that is not a session's turn; made once per (task, n). A task of
+        earlier, to which it belongs, goes by its id.
 
         Its insert is the commit point. Sending follows even if this process dies here.
         """
-        entry = self._insert(f"{task.id}.{n}", task.id, session_id, outgoing)
+        task_id = task if isinstance(task, str) else task.id
+        entry = self._insert(f"{task_id}.{n}", task_id, session_id, outgoing)
         self._submit(entry)
         return entry
 

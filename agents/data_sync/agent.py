@@ -11,6 +11,7 @@ from agents.data_sync.imports import IMPORTS, Imported
 from agents.data_sync.rows import FileUnreadable, Format, Row, read_rows
 from agents.data_sync.store import CONFLICTS, RUNS, SYNCS
 from agents.data_sync.syncs import Syncs, syncs_of
+from agents.delivery import Delivery, deliver_by
 from agents.stores import prepare
 from orchestrator import Agent, TaskContext, TaskError
 from orchestrator.engine import Engine
@@ -52,6 +53,7 @@ agent = Agent(
     ],
     slots=5,
     setup=open_office,
+    where={"sink_integration": lambda settings: settings.syncs_file is not None},
     resources=[SYNCS, RUNS, CONFLICTS, IMPORTS],
 )
 
@@ -122,6 +124,14 @@ class VersionNamed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: int = Field(ge=1, le=10**9)
+
+
+class Pass(BaseModel):
+    """Payload of what is done every so often: at most so much at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(500, ge=1, le=10_000)
 
 
 class Nothing(BaseModel):
@@ -269,6 +279,32 @@ def catalogue_versions(context: TaskContext, _: Nothing) -> dict[str, Any]:
     """The newest versions of the catalogue: {current, versions: [{version, source, published_at,
     products}]}, newest first, at most 200."""
     return syncs_of(context.engine).versions()
+
+
+# Asked for by the outbox only, which gives it the recipient as its ordering key.
+@agent.handles("deliver", public=False)
+def deliver(context: TaskContext, payload: Delivery) -> dict[str, Any]:
+    """Write a quote to a sink, or answer a question; see `deliver_by`."""
+    return deliver_by(syncs_of(context.engine).channels, context, payload)
+
+
+@agent.handles("tell_quotes", needs=["external_api_integration"])
+def tell_quotes(context: TaskContext, payload: Pass) -> dict[str, Any]:
+    """Give word of new and changed quotes to every sink, once for each version. Returns
+    {quotes, entries}."""
+    return syncs_of(context.engine).tell_quotes(payload.limit)
+
+
+@agent.handles("take_questions", needs=["mercadolibre_integration"])
+def take_questions(context: TaskContext, payload: Pass) -> dict[str, Any]:
+    """Accept new questions of MercadoLibre's buyers as messages. Returns {questions, accepted,
+    postponed}: `postponed` is why the others are left to the next pass, or null."""
+    return syncs_of(context.engine).take_questions(payload.limit)
+
+
+# What is there is found by an index, so that looking often costs nothing.
+agent.every(15, "tell_quotes")
+agent.every(60, "take_questions")
 
 
 def _for_person(

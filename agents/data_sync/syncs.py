@@ -14,12 +14,20 @@ from weakref import WeakKeyDictionary
 from agents.catalogue import CatalogueNotFound, changes
 from agents.data_sync import definitions as sides
 from agents.data_sync.connector import Connector
-from agents.data_sync.definitions import Definitions, Sync, load_definitions
+from agents.data_sync.definitions import Definitions, Sink, Sync, load_definitions
 from agents.data_sync.files import FileSource
 from agents.data_sync.http_json import HttpJson
 from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
+from agents.data_sync.leaving import (
+    MERCADOLIBRE,
+    SINK,
+    Answers,
+    Sinks,
+    question_session,
+    tell_quotes,
+)
 from agents.data_sync.mapping import WrongCell
-from agents.data_sync.mercadolibre import MercadoLibre
+from agents.data_sync.mercadolibre import MAX_ANSWER_CHARS, MercadoLibre
 from agents.data_sync.reconcile import Winner
 from agents.data_sync.records import RecordsSide
 from agents.data_sync.running import Finished, Running
@@ -33,11 +41,14 @@ from agents.data_sync.web import (
     RefreshingToken,
     Web,
 )
+from agents.data_sync.webhook import WebhookOut
 from agents.stores import stores_of
 from orchestrator import Request, TaskError
+from orchestrator.context import ordering_key
 from orchestrator.engine import Engine
-from orchestrator.errors import NotFound, RetryLater
+from orchestrator.errors import NotFound, OrchestratorError, RetryLater, StoreUnavailable
 from orchestrator.logs import log
+from orchestrator.outbox import Channel
 from orchestrator.tasks import store_errors
 
 Document = dict[str, Any]
@@ -82,6 +93,15 @@ class Syncs:
         self.imports = CatalogueImports(
             engine.database, stores.catalogues, engine.clock, engine.settings
         )
+        self._quotes = stores.quotes
+        self._sessions = engine.sessions
+        self._outbox = engine.outbox
+        self._coordinator = engine.coordinator
+        self._sign = engine.contacts.alias
+        self.channels: dict[str, Channel] = {
+            SINK: Sinks(lambda: self.definitions, stores.quotes, engine.sessions, self._open_sink),
+            MERCADOLIBRE: Answers(self._answering, self._sign),
+        }
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
@@ -193,6 +213,10 @@ class Syncs:
             self.store, name, sync, source, target, base=base, finish=finish, restart=restart
         )
 
+    def _open_sink(self, sink: Sink, entry_id: str) -> Connector:
+        run = Run(entry_id, "", False, False, "running", 0, None, {}, self._clock.now())
+        return self._open(sink.target, run)
+
     def _open(self, side: sides.Side, run: Run) -> Connector:
         match side:
             case sides.FileSide():
@@ -220,7 +244,9 @@ class Syncs:
                 return self.seller(side)
             case sides.GoogleSheetSide():
                 return GoogleSheet(self._google(side), side)
-        raise TaskError("no_connector", "Nothing speaks to such a side.", type=side.type)
+            case sides.WebhookSide():
+                key = self.secret(side.secret)
+                return WebhookOut(self._outside, side, key, self._clock.now, run.id)
 
     def seller(self, side: sides.MercadoLibreSide) -> MercadoLibre:
         """A seller's account."""
@@ -363,6 +389,66 @@ class Syncs:
                 for each in found
             ],
         }
+
+    # -- what leaves, and what is asked --------------------------------------------------
+
+    def tell_quotes(self, limit: int) -> Document:
+        """See `leaving.tell_quotes`."""
+        return dict(tell_quotes(self._quotes, self._outbox, self.definitions, limit))
+
+    def _answering(self) -> MercadoLibre | None:
+        questions = self.definitions.questions
+        return None if questions is None else self.seller(questions.account)
+
+    def take_questions(self, limit: int) -> Document:
+        """Accept what MercadoLibre's buyers ask as messages, each question in a session of its
+        own, once. Returns {questions, accepted, postponed}."""
+        seller = self._answering()
+        asked = accepted = 0
+        postponed = None
+        try:
+            for question in seller.unanswered() if seller is not None else ():
+                if asked == limit:
+                    break
+                asked += 1
+                accepted += self._take_question(question)
+        except RetryLater as later:
+            # The next pass is near; one that waited would only be one more.
+            postponed = str(later.facts.get("reason", later.code))
+        return {"questions": asked, "accepted": accepted, "postponed": postponed}
+
+    def _take_question(self, question: Document) -> bool:
+        number, text = str(question.get("id", "")), str(question.get("text") or "").strip()
+        if not number.isdecimal() or not text:
+            return False
+        session_id = question_session(number, self._sign)
+        wanted = Request(
+            type="process_message",
+            payload={
+                "session_id": session_id,
+                "message": text[:MAX_ANSWER_CHARS],
+                "channel": MERCADOLIBRE,
+            },
+            caller=MERCADOLIBRE,
+            idempotency_key=number,
+            ordering_key=ordering_key(session_id),
+        )
+        if self._tasks.by_idempotency_key(wanted) is not None:
+            return False
+        session = self._sessions.open(
+            session_id, None, caller=MERCADOLIBRE, channel=MERCADOLIBRE, trusted=True
+        )
+        if session.id != session_id or session.committed is not None:
+            # It was answered before its task was forgotten.
+            return False
+        try:
+            _, new = self._coordinator.submit(wanted)
+        except StoreUnavailable:
+            raise
+        except OrchestratorError as error:
+            log.warning("sync.question_postponed", code=error.code)
+            return False
+        return new
 
     # -- people --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from agents.catalogue import Language
+from agents.delivery import Delivery, deliver_by
 from agents.followup.looking import Look
 from agents.followup.rules import load_rules
 from agents.followup.sending import Said, Sending
@@ -201,33 +202,11 @@ def measure_followup(context: TaskContext, named: Named) -> dict[str, Any]:
     return Sending(context.engine).measure(named.followup_id)
 
 
-class Delivery(_Payload):
-    """Payload of `deliver`: an entry of the outbox, and which of its rounds."""
-
-    entry_id: Id
-    round: int = Field(ge=0)
-
-
 # Asked for by the outbox only, which gives it the recipient as its ordering key.
 @agent.handles("deliver", public=False)
 def deliver(context: TaskContext, payload: Delivery) -> dict[str, Any]:
-    """Send an entry of the outbox by its channel; returns {state, channel, reason}.
-
-    Raises:
-        RetryLater: it was surely not taken, or may be repeated safely.
-    """
-    outbox = context.engine.outbox
-    channels = stores_of(context.engine).channels
-    try:
-        channel = channels.get(outbox.get(payload.entry_id).channel)
-        entry = outbox.deliver(payload.entry_id, payload.round, channel)
-    except NotFound:
-        raise TaskError("entry_gone", "The entry was erased.") from None
-    return {
-        "state": entry.state.value,
-        "channel": entry.channel,
-        "reason": (entry.reason or {}).get("code"),
-    }
+    """Send an entry of the outbox; see `deliver_by`."""
+    return deliver_by(stores_of(context.engine).channels, context, payload)
 
 
 agent.commands = {

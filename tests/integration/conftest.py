@@ -188,6 +188,11 @@ class Office:
         found = Records(self.desk.engine.database, self.desk.engine.clock).page(dataset, "", 1000)
         return {key: document["values"] for key, document in found}
 
+    def workers(self, *others: Agent) -> Workers:
+        """Workers of this agent and others, on its engine."""
+        self.desk.engine.init([data_sync, *others])
+        return Workers(self.desk.engine, [data_sync, *others])
+
     @property
     def syncs(self) -> Syncs:
         return syncs_of(self.desk.engine)
