@@ -15,7 +15,14 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 from holidays import list_supported_countries
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import BadSettings
@@ -174,7 +181,7 @@ class Settings(BaseSettings):
         gt=0,
         le=600,
         description="A running task whose lease was not renewed for this long is taken back; four "
-        "heartbeats, so that one slow write costs nothing.",
+        "heartbeats, so that one slow write costs nothing. Two at least.",
     )
     worker_offline_s: float = Field(
         7.0, gt=0, le=600, description="Silence after which a worker is offline: three heartbeats."
@@ -464,6 +471,11 @@ class Settings(BaseSettings):
     def _limits_in_order(self) -> Self:
         if self.hard_limit_s < self.soft_limit_s:
             raise ValueError("HARD_LIMIT_S must not be below SOFT_LIMIT_S")
+        if self.lease_s < 2 * self.heartbeat_s:
+            # What is alive would be taken back, and counted as crashed.
+            raise ValueError("LEASE_S must be at least twice HEARTBEAT_S")
+        if self.worker_offline_s <= self.heartbeat_s:
+            raise ValueError("WORKER_OFFLINE_S must be above HEARTBEAT_S")
         return self
 
     @field_validator("sync_secrets")
@@ -492,21 +504,13 @@ class Settings(BaseSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return value
 
-    @field_validator(
-        "log_key",
-        "whatsapp_app_secret",
-        "whatsapp_verify_token",
-        "whatsapp_access_token",
-        "whatsapp_phone_number_id",
-        "n8n_webhook_url",
-        "n8n_webhook_secret",
-        "openai_base_url",
-        "openai_api_key",
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _none_is_empty(cls, value: object) -> object:
-        return value or None
+    def _none_is_empty(cls, value: object, info: ValidationInfo) -> object:
+        """What is off by default is off where it is set to nothing, as in a compose file: an empty
+        path would be the folder that the process happens to be in."""
+        off = info.field_name and cls.model_fields[info.field_name].default is None
+        return None if off and value == "" else value
 
     @field_validator("import_dir", "workflows_dir")
     @classmethod

@@ -83,7 +83,7 @@ CONSUMER_PATIENCE = 5
 # Between two looks at time limits and at requests to stop.
 WATCH_S = 0.2
 # A process whose threads do not get to run for this long (a handler that holds Python's lock
-# in C code) ends: nothing in it could look at a limit.
+# in C code) ends: nothing in it could look at a limit. Longer where `wedged_after_s` says so.
 WEDGED_S = 60.0
 # What a prefork pool's children may take to end after the grace time.
 CHILDREN_S = 3.0
@@ -253,7 +253,7 @@ class Runtime:
             self._stopping.wait(max(0.0, interval_s - (time.monotonic() - began)))
 
     def _renew(self) -> None:
-        faulthandler.dump_traceback_later(WEDGED_S, exit=True)
+        faulthandler.dump_traceback_later(wedged_after_s(self._settings), exit=True)
         self.engine.store.read_clock()
         self.engine.store.renew((held.task_id, held.fence) for held in self._holds.inside())
         self.engine.store.tell_ended()
@@ -640,6 +640,15 @@ class Runtime:
 
 def _at_once(_: str, write: Callable[[], T]) -> T:
     return write()
+
+
+def wedged_after_s(settings: Settings) -> float:
+    """How long a process may go without a turn of its lease thread: beyond all that a slow turn
+    takes where MongoDB hangs, or every worker would end with it."""
+    # A turn is three round trips; the driver waits for a server and for its answer
+    # (`open_database`), and tries each twice.
+    slowest_turn_s = 3 * 2 * (1 + 4) * settings.store_timeout_s
+    return max(WEDGED_S, 2 * settings.heartbeat_s + slowest_turn_s)
 
 
 def retry_pause_s(failures: int, base_s: float, max_s: float, rng: random.Random) -> float:

@@ -68,6 +68,13 @@ def test_each_service_is_watched_restarted_and_limited(name: str) -> None:
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
 
 
+def test_the_front_door_may_have_a_thread_for_all_that_it_lets_in() -> None:
+    # The kernel counts threads as processes: past its limit a request would end in an error.
+    settings = Settings()
+    threads = settings.max_streams + settings.max_waits + 200
+    assert SERVICES["api"]["deploy"]["resources"]["limits"]["pids"] >= threads + 100
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_no_service_runs_as_root_or_may_become_it(name: str) -> None:
     service = SERVICES[name]

@@ -4,6 +4,7 @@ import pytest
 
 from orchestrator.errors import BadSettings
 from orchestrator.settings import Settings, load
+from orchestrator.worker import wedged_after_s
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,41 @@ def test_a_bad_secret_is_not_shown(monkeypatch, variable, value):
         load()
     assert variable in refused.value.detail
     assert value not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"HEARTBEAT_S": "5"}, "LEASE_S must be at least twice HEARTBEAT_S"),
+        ({"HEARTBEAT_S": "2", "WORKER_OFFLINE_S": "2"}, "WORKER_OFFLINE_S must be above"),
+        ({"SOFT_LIMIT_S": "200"}, "HARD_LIMIT_S must not be below"),
+    ],
+)
+def test_times_that_would_take_work_from_live_workers_are_refused(monkeypatch, variables, says):
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(BadSettings, match=says):
+        load()
+
+
+def test_what_is_off_by_default_is_off_where_it_is_set_to_nothing(monkeypatch):
+    off = [name for name, field in Settings.model_fields.items() if field.default is None]
+    assert {"import_dir", "workflows_dir", "operator_token", "n8n_webhook_url"} <= set(off)
+    for name in off:
+        monkeypatch.setenv(name.upper(), "")
+    settings = load()
+    assert {name: getattr(settings, name) for name in off} == dict.fromkeys(off)
+
+
+def test_no_heartbeat_and_no_slow_store_ends_a_healthy_worker(monkeypatch):
+    assert wedged_after_s(load()) == 60
+    monkeypatch.setenv("HEARTBEAT_S", "60")
+    monkeypatch.setenv("WORKER_OFFLINE_S", "200")
+    monkeypatch.setenv("LEASE_S", "240")
+    assert wedged_after_s(load()) > 2 * 60
+    monkeypatch.setenv("STORE_TIMEOUT_S", "30")
+    # The driver's own limit for one answer is four times that.
+    assert wedged_after_s(load()) > 60 + 2 * 4 * 30
 
 
 def test_every_setting_says_what_it_is_for():
