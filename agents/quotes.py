@@ -486,11 +486,17 @@ class QuoteStore:
         return {quote.session: quote for quote in quotes if quote.session is not None}
 
     def sums(self, since: dt.datetime, until: dt.datetime) -> list[QuoteSum]:
-        """The quotes made from `since` to before `until`, by their state now and currency."""
+        """The quotes made from `since` to before `until`, by their state now and currency; of
+        several versions of one, the last."""
         with store_errors():
             groups = self._quotes.aggregate(
                 [
-                    {"$match": {"created_at": {"$gte": since, "$lt": until}}},
+                    {
+                        "$match": {
+                            "created_at": {"$gte": since, "$lt": until},
+                            "superseded_by": None,
+                        }
+                    },
                     {
                         "$group": {
                             "_id": {"state": "$state", "currency": "$currency"},

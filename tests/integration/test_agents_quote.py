@@ -186,6 +186,18 @@ def test_queries_give_the_same_with_their_indexes_as_without(engine: Engine) -> 
     assert none == []
 
 
+def test_of_the_versions_of_a_quote_the_last_is_summed(engine: Engine) -> None:
+    store = QuoteStore(engine.database, engine.clock)
+    store.ensure_indexes()
+    store.store_once(new_quote("first", session=None))
+    dearer = replace(new_quote("second", session=None), total=Decimal("0.30"), supersedes="first")
+    store.store_once(dearer)
+    store.store_once(new_quote("other", session=None))
+    now = engine.clock.now()
+    (drafts,) = store.sums(now - timedelta(hours=1), now + timedelta(hours=1))
+    assert (drafts.count, drafts.total) == (2, Decimal("0.40"))
+
+
 def new_quote(quote_id: str, session: str | None) -> NewQuote:
     return NewQuote(
         id=quote_id,
