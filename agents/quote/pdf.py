@@ -9,7 +9,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from io import BytesIO
 from typing import Any, Final
-from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
 import phonenumbers
@@ -21,7 +20,6 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
@@ -37,6 +35,7 @@ from reportlab.platypus import (
 
 from agents.business import Business
 from agents.catalogue import Language
+from agents.quote.letters import draw, marked_up, plain
 from agents.quotes import Quote
 
 MARGIN: Final = 18 * mm
@@ -121,8 +120,8 @@ class _Document:
             written,
             pagesize=A4,
             title=f"{self.words['quote']} {self.quote.code}",
-            author=_drawable(self.business.legal_name),
-            subject=_drawable(self.quote.description[:200]),
+            author=plain(self.business.legal_name),
+            subject=plain(self.quote.description[:200]),
             lang=self.quote.language,
             invariant=1,
         )
@@ -155,14 +154,12 @@ class _Document:
             )
             left += width + 4 * mm
         canvas.setFillColor(self.accent)
-        canvas.setFont("Helvetica-Bold", 17)
-        canvas.drawString(left, top - 7 * mm, _fit(business.name, "Helvetica-Bold", 17, 75 * mm))
+        draw(canvas, left, top - 7 * mm, business.name, "Helvetica-Bold", 17, most=75 * mm)
         canvas.setFillColor(GREY)
-        canvas.setFont("Helvetica", 8)
         contact = [business.phone, business.email]
         contact += [business.website] if business.website else []
         line = "  ·  ".join(contact)
-        canvas.drawString(left, top - 12.5 * mm, _fit(line, "Helvetica", 8, 105 * mm))
+        draw(canvas, left, top - 12.5 * mm, line, "Helvetica", 8, most=105 * mm)
         right = A4[0] - MARGIN
         canvas.setFillColor(self.accent)
         canvas.setFont("Helvetica-Bold", 13)
@@ -180,9 +177,9 @@ class _Document:
         canvas.setLineWidth(0.6)
         canvas.line(MARGIN, FOOT, right, FOOT)
         canvas.setFillColor(GREY)
-        canvas.setFont("Helvetica", 7.5)
         told = f"{business.legal_name}  ·  {business.tax_id}"
-        canvas.drawString(MARGIN, FOOT - 5 * mm, _fit(told, "Helvetica", 7.5, 120 * mm))
+        draw(canvas, MARGIN, FOOT - 5 * mm, told, "Helvetica", 7.5, most=120 * mm)
+        canvas.setFont("Helvetica", 7.5)
         number = self.words["page"].format(page=page, pages=pages)
         canvas.drawRightString(right, FOOT - 5 * mm, number)
 
@@ -304,7 +301,7 @@ class _Document:
     def _paragraph(self, words: str, style: ParagraphStyle) -> Paragraph:
         # What customers wrote is text, never reportlab's markup; splitLongWords breaks a name
         # that is wider than its column.
-        return Paragraph(escape(_drawable(words)), style)
+        return Paragraph(marked_up(words, style.fontName), style)
 
     def _date(self, moment: dt.datetime) -> str:
         day = moment.astimezone(ZoneInfo(self.business.timezone)).date()
@@ -360,18 +357,3 @@ def _spaced(phone: str) -> str:
     except phonenumbers.NumberParseException:
         return phone
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
-
-
-def _drawable(text: str) -> str:
-    """The text with what the page's font cannot draw as a question mark."""
-    return text.encode("cp1252", "replace").decode("cp1252")
-
-
-def _fit(text: str, font: str, size: float, width: float) -> str:
-    """The text, cut where it is wider."""
-    text = _drawable(text)
-    if pdfmetrics.stringWidth(text, font, size) <= width:
-        return text
-    while text and pdfmetrics.stringWidth(f"{text}…", font, size) > width:
-        text = text[:-1]
-    return f"{text}…"

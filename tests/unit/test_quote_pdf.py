@@ -112,8 +112,37 @@ def test_a_long_name_and_markup_are_text_and_hide_nothing() -> None:
     assert "$ 7.500,00" in page
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Иван Петров", "Иван Петров"),
+        ("Ελένη Łukasz Şahin", "Ελένη Łukasz Şahin"),
+        ("Արամ & <b>Սոնա</b>", "Արամ & <b>Սոնա</b>"),
+        ("Jose\u0301 Ñandú", "José Ñandú"),
+        ("Ana 😀 Gómez ❤️", "Ana"),
+        ("王小明 Li", "??? Li"),
+    ],
+)
+def test_names_in_other_letters_are_drawn(name: str, told: str) -> None:
+    (page,) = pages(quote(isodec(), customer_name=name))
+    assert told in page
+    assert "?" not in page.replace("???", "")
+    assert "\ufffd" not in page
+
+
+def test_a_business_may_write_in_other_letters(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: Крыши и Ко\nlegal_name: ООО Крыши\ntax_id: RUT 1\n"
+        "address: [ул. Мира 1]\nphone: '1'\nemail: a@b.example\n"
+    )
+    (page,) = pages(quote(isodec()), load_business(file))
+    for told in ("Крыши и Ко", "ООО Крыши", "ул. Мира 1"):
+        assert told in page
+
+
 def test_the_same_quote_has_the_same_bytes() -> None:
-    made = quote(isodec())
+    made = quote(isodec(), customer_name="Иван")
     assert quote_pdf(made, load_business()) == quote_pdf(made, load_business())
 
 
