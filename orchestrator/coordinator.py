@@ -103,16 +103,12 @@ class Coordinator:
             return known, False
         if admission is not None:
             admission.check(request, public=public)
-        request = replace(
-            request,
-            seq_after=max(request.seq_after, self._seq_hints.get(request.ordering_key)),
-        )
         agent, decision = self._router.route(request, public=public)
         self._declarations.validate(agent, request.type, request.payload)
-        if request.ordering_key is not None and request.seq_after:
-            limit = self._settings.max_waiting_per_key
-            if self._store.unfinished(request.ordering_key, limit) >= limit:
-                raise TooManyWaiting(limit=limit)
+        if request.ordering_key is not None:
+            request = replace(
+                request, seq_after=self._reached(request.ordering_key, request.seq_after)
+            )
         task, created = self._store.accept(
             request,
             agent=agent.agent_id,
@@ -133,6 +129,24 @@ class Coordinator:
         else:
             self.publish(task)
         return task, True
+
+    def _reached(self, key: str, seq_after: int) -> int:
+        """The number that an ordering key has reached; 0 where nothing is known of it.
+
+        What is known may be old, and the number behind it free though higher ones are given: a
+        replayed task leaves its own. In there a message would overtake those that wait.
+
+        Raises:
+            TooManyWaiting: no more of this key.
+        """
+        known = max(seq_after, self._seq_hints.get(key))
+        if not known:
+            return 0
+        limit = self._settings.max_waiting_per_key
+        blocked = self._store.blocked_places(key, limit)
+        if len(blocked) >= limit:
+            raise TooManyWaiting(limit=limit)
+        return max(known, *blocked) if blocked else self._store.reached(key, known)
 
     def _start(self, key: str) -> None:
         try:

@@ -760,10 +760,18 @@ class TaskStore:
             last = [Task.from_document(d) for d in found.sort("seq", -1).limit(1)]
         return last[0] if last else None
 
-    def unfinished(self, key: str, at_most: int) -> int:
-        """How many tasks of a key are blocked, counted up to `at_most`."""
+    def blocked_places(self, key: str, at_most: int) -> list[int]:
+        """The numbers of a key's blocked tasks, at most so many."""
         with store_errors():
-            return self._tasks.count_documents(self._blocked(key), limit=at_most)
+            found = self._tasks.find(self._blocked(key), {"seq": 1}).limit(at_most)
+            return [document["seq"] for document in found]
+
+    def reached(self, key: str, known: int) -> int:
+        """The highest number that an ordering key has given, where one is known."""
+        with store_errors():
+            higher = self._tasks.find_one({"key": key, "seq": {"$gt": known}}, {"_id": 1})
+        newest = None if higher is None else self.last_of_key(key)
+        return known if newest is None else max(known, newest.seq or 0)
 
     def count_unfinished(self, at_most: int) -> int:
         """How many tasks have not ended, each state counted up to `at_most`."""

@@ -298,6 +298,34 @@ def test_they_are_kept_for_as_long_as_the_settings_say(runtime, desk):
 # -- over HTTP ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("left", ["replayed", "expired"])
+def test_a_place_that_was_left_is_nobodys(runtime, desk, left):
+    """A process that has not heard of the key for a while would guess it, and overtake."""
+    elsewhere = Engine(desk.settings)
+    asked = Request("work", {"what": "wheel"}, caller="test", ordering_key="k")
+    run(runtime, elsewhere.coordinator.submit(asked)[0])
+    broken = failed(runtime, "broken", ordering_key="k")
+    running = submit(desk, what="running", ordering_key="k")
+    assert desk.store.claim(running.id, desk.store.get(running.id).fence, "w")
+    waiting = submit(desk, what="waiting", ordering_key="k")
+    if left == "replayed":
+        waiting = desk.dead_letters.replay(broken.id, by="operator")
+    else:
+        desk.database["tasks"].delete_one({"_id": broken.id})
+    newest = elsewhere.coordinator.submit(asked)[0]
+    assert newest.seq > desk.store.get(waiting.id).seq
+    # Nor where nothing waits, but something runs.
+    if left == "expired":
+        for task in (waiting, newest):
+            desk.coordinator.cancel(task.id)
+            desk.database["tasks"].delete_one({"_id": task.id})
+        third = Engine(desk.settings)
+        third.coordinator._seq_hints.set("k", 1)
+        assert third.coordinator.submit(asked)[0].seq > running.seq
+        third.close()
+    elsewhere.close()
+
+
 @pytest.fixture
 def door(settings, desk):
     engine = Engine(settings.model_copy(update={"operator_token": SecretStr(TOKEN)}))

@@ -340,6 +340,7 @@ SHAPES = {
     "twin": {"twin": "w3"},
     "last of a key": {"key": "k1"},
     "blocked of a key": {"key": "k1", "state": "blocked", "seq": {"$gt": 0}},
+    "ahead of a key": {"key": "k1", "seq": {"$gt": 20}},
     "due": {"state": "queued", "check_at": earlier_than(LATER)},
     "ahead": {"state": "queued", "check_at": {"$gt": LATER}},
     "of a state": {"state": "queued"},
