@@ -111,6 +111,13 @@ class Settings(BaseSettings):
         description="Event streams that one front door keeps open at once; each holds a thread. "
         "Past it they are refused (503).",
     )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="How long a client may take to send a request, head and body: each holds a "
+        "thread until it is here. 64 kB come through a line of 30 kbit/s in 18 s.",
+    )
     stream_heartbeat_s: float = Field(
         15.0,
         gt=0,

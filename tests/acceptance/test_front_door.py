@@ -332,6 +332,32 @@ def read_all(line: socket.socket) -> bytes:
     return answer
 
 
+def test_who_sends_too_slowly_is_not_listened_to_for_ever(desk: Desk) -> None:
+    door = FrontDoor(desk, REQUEST_TIMEOUT_S="1")
+    head = b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"message": "hola", "session_id": "slow"}).encode()
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n"
+    stored = desk.engine.database["tasks"].count_documents({})
+    for sent in (b"GET /li", head, whole, whole + body[:-1], chunked, chunked + b"{"):
+        with socket.create_connection(("127.0.0.1", door.port), timeout=10) as line:
+            line.sendall(sent)
+            answer = read_all(line)
+        # Where the head was whole, there is somebody to answer.
+        assert answer.startswith(b"HTTP/1.1 400") == (b"\r\n\r\n" in sent), answer
+    assert desk.engine.database["tasks"].count_documents({}) == stored
+    # Who is only waiting for the answer is not slow.
+    waiting = undone(door, desk, 1)[0].replace("wait=5", "wait=3")
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", door.port), timeout=10) as line:
+        path = waiting.removeprefix(door.url)
+        line.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert line.recv(12) == b"HTTP/1.1 200"
+    assert time.monotonic() - began > 2.5
+    assert '"event": "http.too_slow"' in desk.log(door.log)
+    door.process.terminate()
+
+
 # -- waits and stops -------------------------------------------------------------------
 
 
@@ -395,3 +421,26 @@ def test_a_stop_answers_who_waits_and_ends_streams(desk: Desk) -> None:
             "10", "11", "12", "20", "21", "22",
         ]  # fmt: skip
     again.process.terminate()
+
+
+def test_a_reload_answers_who_waits_and_goes_on_serving(desk: Desk) -> None:
+    door = FrontDoor(desk, "--graceful-timeout", "3")
+    tasks = desk.engine.database["tasks"]
+    os.kill(desk.processes[0].pid, signal.SIGSTOP)  # the conversation worker
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(door.say, "hello", "reload", 30)
+            desk.eventually(
+                lambda: tasks.count_documents({"key": "session:reload"}), 10, "it is accepted"
+            )
+            began = time.monotonic()
+            door.process.send_signal(signal.SIGHUP)
+            assert answer.result(25).status_code == 202
+            assert time.monotonic() - began < 20
+    finally:
+        os.kill(desk.processes[0].pid, signal.SIGCONT)
+    # The next process of the same gunicorn has it done.
+    task = requests.get(f"{door.url}{answer.result().headers['Location']}?wait=20", timeout=40)
+    assert task.json()["state"] == "completed"
+    assert door.say("hello", "reloaded").status_code == 200
+    door.process.terminate()
