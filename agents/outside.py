@@ -9,13 +9,15 @@ size and time are limited.
 import datetime as dt
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import Settings
@@ -117,19 +119,29 @@ class AllowList:
         return any(address in network for network in self._networks)
 
 
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """The system's authorities, and one's own besides."""
+    if ca_file is None:
+        return True
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca_file)
+    return context
+
+
 class Outside:
     """Asks servers that the settings allow. One per process; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = AllowList(settings.http_allowed_hosts)
         self._timeout_s = settings.http_timeout_s
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             trust_env=False,
+            verify=_trust(settings.http_ca_file),
             follow_redirects=False,
-            timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
+            timeout=httpx2.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
             # A connection that is kept may be closed by the other side just as a request goes
             # out on it, and nobody could tell whether that was read: each has its own.
-            limits=httpx.Limits(max_keepalive_connections=0),
+            limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
     def ask(
@@ -149,8 +161,8 @@ class Outside:
             NotAnswered: unknown whether it took effect.
         """
         try:
-            asked = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            asked = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
             raise NotAllowed("The address is not a URL.") from error
         address = self._address(asked)
         sent_headers = {"User-Agent": "agent-orchestrator", **(headers or {})}
@@ -165,9 +177,9 @@ class Outside:
         )
         try:
             answer = self._client.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             raise NotAsked(error=type(error).__name__) from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise NotAnswered(error=type(error).__name__) from error
         try:
             body, whole = self._body(answer, limit_bytes)
@@ -175,7 +187,7 @@ class Outside:
         finally:
             answer.close()
 
-    def _body(self, answer: httpx.Response, limit_bytes: int) -> tuple[bytes, bool]:
+    def _body(self, answer: httpx2.Response, limit_bytes: int) -> tuple[bytes, bool]:
         """What can be had of the body, and whether it is all: the status has told already what
         became of the request."""
         until = time.monotonic() + self._timeout_s
@@ -185,11 +197,11 @@ class Outside:
                 body += chunk
                 if len(body) > limit_bytes or time.monotonic() > until:
                     return bytes(body[:limit_bytes]), False
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return bytes(body), False
         return bytes(body), True
 
-    def _address(self, url: httpx.URL) -> Address:
+    def _address(self, url: httpx2.URL) -> Address:
         host = url.host
         if url.scheme not in ("https", "http") or not host:
             raise NotAllowed("Only http and https are asked.")

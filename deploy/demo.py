@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from rich.align import Align
 from rich.console import Console
 from rich.panel import Panel
@@ -56,7 +56,7 @@ class Door:
             key = token.read_text().strip()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = url
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=WAIT_S + 10)
+        self._client = httpx2.Client(base_url=url, headers=headers, timeout=WAIT_S + 10)
 
     def ask(self, method: str, path: str, **more: Any) -> Document:
         """The answer to a request.
@@ -66,7 +66,7 @@ class Door:
         """
         try:
             response = self._client.request(method, path, **more)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Unanswered(f"{self.url} does not answer ({type(error).__name__})") from None
         answer: Document = response.json()
         if response.status_code != 200:

@@ -302,6 +302,11 @@ class Settings(BaseSettings):
     http_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the answer of such a server."
     )
+    http_ca_file: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities that are trusted besides the system's: "
+        "for servers of one's own, such as an n8n inside the house.",
+    )
 
     whatsapp_app_secret: SecretStr | None = Field(
         None,
@@ -526,7 +531,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a folder that exists")
         return value
 
-    @field_validator("business_file", "followups_file")
+    @field_validator("business_file", "followups_file", "http_ca_file")
     @classmethod
     def _a_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from deploy.servers import free_port
 from orchestrator.engine import Engine
@@ -98,8 +98,8 @@ class Desk:
 
     def _ready(self) -> bool:
         try:
-            there = httpx.get(f"{self._door}/readyz", timeout=2).status_code == 200
-        except httpx.TransportError:
+            there = httpx2.get(f"{self._door}/readyz", timeout=2).status_code == 200
+        except httpx2.TransportError:
             return False
         queues = [self.settings.queue("talk"), self.settings.queue("work")]
         of_use = [

@@ -2,7 +2,7 @@
 
 import time
 
-import httpx
+import httpx2
 
 from torture.load import Answer, Job, described
 
@@ -19,13 +19,13 @@ class Http:
 
     def __init__(self, door: str, operator_token: str) -> None:
         self._operator = {"Authorization": f"Bearer {operator_token}"}
-        self._http = httpx.Client(base_url=door, timeout=TIMEOUT_S)
+        self._http = httpx2.Client(base_url=door, timeout=TIMEOUT_S)
 
     def send(self, job: Job) -> Answer | None:
         """One try; None where the outcome is not known, or it was refused for now."""
         try:
             response = self._chat(job) if job.session else self._submit(job)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return None
         if response.status_code in NOT_SURE:
             return None
@@ -35,7 +35,7 @@ class Http:
         reply = body.get("response") if response.status_code == 200 else None
         return Answer(at, response.status_code, task, reply)
 
-    def _chat(self, job: Job) -> httpx.Response:
+    def _chat(self, job: Job) -> httpx2.Response:
         return self._http.post(
             "/api/chat",
             params={"wait": job.wait_s},
@@ -46,7 +46,7 @@ class Http:
             },
         )
 
-    def _submit(self, job: Job) -> httpx.Response:
+    def _submit(self, job: Job) -> httpx2.Response:
         asked = {"type": TASK_TYPES.get(job.kind, job.kind), "payload": described(job)}
         if job.kind == "late":
             asked["deadline_s"] = LATE_S
@@ -60,7 +60,7 @@ class Http:
         """Ask once for its end, come what may."""
         try:
             self._http.post(f"/api/tasks/{answer.task}/cancel", headers=self._operator)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return  # then it is not cancelled
 
     def close(self) -> None:
