@@ -139,6 +139,20 @@ class FollowupGone(Conflict):
     title = "This follow-up can no longer be cancelled"
 
 
+class SyncsUnstaffed(Unavailable):
+    """No agent that syncs has been declared yet; nothing was stored."""
+
+    code = "syncs_unstaffed"
+    title = "Nobody is there yet to sync"
+
+
+class AlreadyDecided(Conflict):
+    """A person, or a rule, has decided about this before."""
+
+    code = "already_decided"
+    title = "This is decided already"
+
+
 class TooManyStreams(Unavailable):
     """As many event streams are open as this front door keeps."""
 

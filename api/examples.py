@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api import followup_schemas, report_schemas
+from api import followup_schemas, report_schemas, sync_schemas
 from api.errors import (
     HTTP_CODES,
     PROBLEM_TYPE,
     UNREADABLE,
+    AlreadyDecided,
     ChatUnstaffed,
     Erased,
     FollowupGone,
@@ -28,6 +29,7 @@ from api.errors import (
     ReportPending,
     ReportsUnstaffed,
     RequestInFlight,
+    SyncsUnstaffed,
     TaskCancelled,
     TaskFailed,
     TooManyStreams,
@@ -85,6 +87,10 @@ PARAMETERS: Document = {
     "watch": "answer_p50",
     "subscription_id": report_schemas.SUBSCRIPTION_ID,
     "followup_id": followup_schemas.FOLLOWUP_ID,
+    "sync": "prices",
+    "version_number": "11",
+    "conflict_id": sync_schemas.CONFLICT_ID,
+    "import_id": sync_schemas.IMPORT_ID,
     "rule": "quote_unanswered",
     "workflow_id": "after_a_quote",
     "agent_id": "quote_agent",
@@ -516,6 +522,7 @@ EXAMPLES: Mapping[str, Any] = {
     "WebhookStored": {"status": "stored"},
     **report_schemas.EXAMPLES,
     **followup_schemas.EXAMPLES,
+    **sync_schemas.EXAMPLES,
 }
 # What Meta sends for a customer's message.
 WEBHOOK: Document = {
@@ -642,6 +649,14 @@ PROBLEMS: list[tuple[str, dict[int, list[OrchestratorError]]]] = [
             409: [FollowupGone(standing="sent")],
             422: [Invalid(errors=[{"pointer": "/session_id", "detail": "is no conversation"}])],
             503: [StoreUnavailable(), FollowupsUnstaffed()],
+        },
+    ),
+    (
+        ".* /api/(syncs|catalogue)",
+        {
+            404: [NotFound("No such sync")],
+            409: [AlreadyDecided()],
+            503: [StoreUnavailable(), SyncsUnstaffed()],
         },
     ),
     ("post /api/reports", {503: [StoreUnavailable(), ReportsUnstaffed()]}),

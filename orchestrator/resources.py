@@ -44,6 +44,13 @@ class Resources:
             raise NotFound()
         return self._shown(resource, found)
 
+    def all(self, name: str, limit: int) -> list[Document]:
+        """The documents of a resource that has few, by their ids, at most `limit`."""
+        resource = self._declared(name)
+        with store_errors():
+            found = list(self._database[resource.collection].find().sort("_id", 1).limit(limit))
+        return [self._shown(resource, each) for each in found]
+
     def page(
         self,
         name: str,

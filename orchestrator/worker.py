@@ -127,6 +127,10 @@ class TaskContext:
         agent = self.engine.declarations.agent(self.task.agent)
         return Writer(agent.agent_id, agent.shares)
 
+    def progress(self, **facts: Any) -> None:
+        """Tell those who watch the task how far it is: `task.progress` among its events."""
+        self.engine.store.note(self.task, "progress", facts)
+
     def should_stop(self) -> bool:
         """Somebody cancelled the task, its deadline has passed, or this attempt has run past
         its soft time limit: return soon.

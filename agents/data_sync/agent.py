@@ -221,6 +221,7 @@ def run_sync(context: TaskContext, wanted: SyncWanted) -> dict[str, Any]:
         full=wanted.full,
         confirmed=wanted.confirmed,
         should_stop=context.should_stop,
+        progress=lambda facts: context.progress(**facts),
     )
 
 

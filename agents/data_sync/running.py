@@ -68,10 +68,18 @@ class Running:
             for field, column in sync.columns.items()
         }
 
-    def go_on(self, run: Run, *, should_stop: Callable[[], bool], confirmed: bool = False) -> Run:
+    def go_on(
+        self,
+        run: Run,
+        *,
+        should_stop: Callable[[], bool],
+        progress: Callable[[Run], None] = lambda run: None,
+        confirmed: bool = False,
+    ) -> Run:
         """Do what is left of a run, page by page.
 
-        With `confirmed` a person has said that so many rows may be deleted. Where it
+        With `confirmed` a person has said that so many rows may be deleted; `progress` hears of
+        every page. Where it
         should stop, it is left as it is, for another attempt.
 
         Raises:
@@ -87,6 +95,7 @@ class Running:
                     self._restart()
             self._page(run, page)
             self._store.page_done(run, page.cursor)
+            progress(run)
             log.info("sync.page", sync=run.sync, run=run.id, page=run.page, rows=run.counts["rows"])
             if page.last:
                 break

@@ -56,6 +56,7 @@ Side = TypeVar("Side")
 TIMER = "sync/"
 # While another run of the same sync is under way.
 TURN_S = 2.0
+PROGRESS_S = 2.0
 # Rows of one page get numbers from a block of their own, so that their order stays.
 BLOCK = 10_000
 VERSIONS_SHOWN = 200
@@ -151,16 +152,27 @@ class Syncs:
         full: bool,
         confirmed: bool,
         should_stop: Callable[[], bool],
+        progress: Callable[[Document], None] = lambda facts: None,
     ) -> Document:
-        """See `agent.run_sync`."""
+        """See `agent.run_sync`; `progress` hears how far it is, every few seconds."""
         sync = self.definitions.syncs.get(name)
         if sync is None:
             raise TaskError("no_such_sync", "The settings file names no such sync.", sync=name)
         if not dry_run:
             self._take(name, run_id)
         run = self.store.begin(run_id, name, dry_run=dry_run, full=full)
+        told_at = self._clock.monotonic()
+
+        def tell(run: Run) -> None:
+            nonlocal told_at
+            if self._clock.monotonic() - told_at >= PROGRESS_S:
+                told_at = self._clock.monotonic()
+                progress({"page": run.page} | run.counts)
+
         try:
-            self._running(name, sync, run).go_on(run, should_stop=should_stop, confirmed=confirmed)
+            self._running(name, sync, run).go_on(
+                run, should_stop=should_stop, progress=tell, confirmed=confirmed
+            )
         except RetryLater as later:
             patience = dt.timedelta(seconds=sync.patience_s)
             if self._clock.now() - run.started_at < patience:

@@ -18,6 +18,7 @@ from orchestrator.cli import (
     outbox,
     reports,
     sessions,
+    syncs,
     tasks,
     workflows,
 )
@@ -41,6 +42,8 @@ app.add_typer(customers.app, name="customer")
 app.add_typer(followups.app, name="followups")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(workflows.runs, name="runs")
+app.add_typer(syncs.app, name="sync")
+app.add_typer(syncs.catalogue, name="catalogue")
 
 
 def main() -> None:
