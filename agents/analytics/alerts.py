@@ -40,10 +40,10 @@ from agents.analytics.anomalies import (
     WEEKS,
     Baseline,
     Judged,
+    Point,
     Watch,
     alarming,
     over,
-    point_of,
 )
 from agents.analytics.rollup import HOUR, ONE_DAY, RollUp, hour_of
 from agents.analytics.tally import Tally
@@ -55,10 +55,14 @@ from orchestrator.tasks import digest, ensure_index, id_at, store_errors
 
 Document = dict[str, Any]
 Tell = Callable[[Document, str], None]
+PointName = tuple[str, str]
+Points = dict[PointName, tuple[float, int]]
 
 OPEN, RESOLVED = "open", "resolved"
 # A desk that was away for longer has other things to do than to be told of it hour by hour.
 LONGEST_CATCH_UP: Final = dt.timedelta(hours=48)
+# Under what the parts of a watch that has some stand.
+_OF: Final = {"slots": "slot_ms", "wait_p95": "wait"}
 RESOURCE: Final = Resource(
     "alerts",
     "alerts",
@@ -78,6 +82,9 @@ class Alerts:
         self._progress = database["report_progress"]
         self._rollup = rollup
         self._calendar = settings.working_time
+        # A few thousand numbers, so that not every hour eight weeks are read.
+        self._hours: dict[dt.datetime, Points] = {}
+        self._slots: dict[dt.datetime, tuple[int, int]] = {}
         self._kept = dt.timedelta(days=settings.analytics_retention_days)
 
     def ensure_indexes(self) -> None:
@@ -112,11 +119,11 @@ class Alerts:
             first = max(first, hour_of(now - LONGEST_CATCH_UP))
             if first > last:
                 return 0
-            hours = self._rollup.hourly(first - dt.timedelta(weeks=WEEKS) - HOUR, last + HOUR)
             judged = 0
             hour = first
+            self._read_hours(first - dt.timedelta(weeks=WEEKS) - HOUR, last + HOUR)
             while hour <= last:
-                self._judge("hour", hour, HOUR, hours, tell)
+                self._judge("hour", hour, HOUR, self._hours, tell)
                 ends = hour + HOUR
                 if self._rollup.day_of(ends) != self._rollup.day_of(hour):
                     self._judge_day(self._rollup.day_of(hour), tell)
@@ -126,10 +133,19 @@ class Alerts:
                 )
         return judged
 
+    def _read_hours(self, since: dt.datetime, until: dt.datetime) -> None:
+        """Know the points of the hours; those that may have changed are read again."""
+        read_from = since
+        if self._hours and min(self._hours) <= since + ONE_DAY:
+            read_from = max(since, max(self._hours) - LONGEST_CATCH_UP)
+        read = self._rollup.hourly(read_from, until)
+        kept = {at: points for at, points in self._hours.items() if since <= at < read_from}
+        self._hours = kept | {at: points_of(tally, "hour") for at, tally in read.items()}
+
     def _judge_day(self, day: dt.date, tell: Tell) -> None:
         first = day - dt.timedelta(weeks=WEEKS) - 2 * ONE_DAY
         days = {
-            self._rollup.bounds(each)[0]: tally
+            self._rollup.bounds(each)[0]: points_of(tally, "day")
             for each, tally in self._rollup.daily(first, day + ONE_DAY).items()
         }
         self._judge("day", self._rollup.bounds(day)[0], ONE_DAY, days, tell)
@@ -139,24 +155,29 @@ class Alerts:
         period: str,
         at: dt.datetime,
         length: dt.timedelta,
-        tallies: Mapping[dt.datetime, Tally],
+        known: Mapping[dt.datetime, Points],
         tell: Tell,
     ) -> None:
-        if not tallies:
+        if not known:
             return
         # Before the first thing that was ever counted there is no zero, but nothing.
-        earliest = min(tallies)
+        earliest = min(known)
         times = self._periods(period, max(at - dt.timedelta(weeks=WEEKS), earliest), at)
-        before_at = times[-1] if times else None
+        nothing = points_of(Tally(), period)
+        parts = {name for points in known.values() for name in points} | set(nothing)
         for watch in WATCHES:
-            if watch.period != period:
-                continue
-            for part in _parts(watch, tallies):
-                history = [point_of(watch, each, tallies.get(each), part) for each in times]
-                baseline = Baseline(watch, history, self._slot_of)
-                before = baseline.judge(history[-1]) if before_at is not None else None
-                now = baseline.judge(point_of(watch, at, tallies.get(at), part))
-                self._follow(watch, part, at + length, before, now, tell)
+            for name, part in sorted(each for each in parts if each[0] == watch.name):
+
+                def point(each: dt.datetime, which: PointName = (name, part)) -> Point:
+                    of_period = known.get(each, nothing)
+                    value, cases = of_period.get(which, (None, 0))
+                    return Point(each, value, cases)
+
+                baseline = Baseline(watch, map(point, times), self._slot_of)
+                before = baseline.judge(point(times[-1])) if times else None
+                self._follow(
+                    watch, part or None, at + length, before, baseline.judge(point(at)), tell
+                )
 
     def _periods(self, period: str, since: dt.datetime, until: dt.datetime) -> list[dt.datetime]:
         """The beginnings of the periods from `since` to before `until`."""
@@ -168,20 +189,23 @@ class Alerts:
         return [self._rollup.bounds(each)[0] for each in days]
 
     def _slot_of(self, at: dt.datetime) -> tuple[int, int]:
-        local = at.astimezone(self._rollup.zone)
-        weekday = 6 if self._calendar.is_holiday(local.date()) else local.weekday()
-        return weekday, local.hour
+        slot = self._slots.get(at)
+        if slot is None:
+            local = at.astimezone(self._rollup.zone)
+            weekday = 6 if self._calendar.is_holiday(local.date()) else local.weekday()
+            slot = self._slots[at] = weekday, local.hour
+        return slot
 
     def _follow(
         self,
         watch: Watch,
-        part: Mapping[str, str],
+        part: str | None,
         ends: dt.datetime,
         before: Judged | None,
         now: Judged | None,
         tell: Tell,
     ) -> None:
-        open_key = " ".join((watch.name, *part.values()))
+        open_key = watch.name if part is None else f"{watch.name} {part}"
         standing = self._alerts.find_one({"open_key": open_key})
         if standing is not None:
             if over(before, now):
@@ -195,16 +219,16 @@ class Alerts:
             self._open(watch, part, open_key, now)
         # Told from what is kept, so that a second run tells what the first may not have.
         for alert in self._alerts.find({"watch": watch.name, "changed_at": ends}):
-            if alert["part"] == next(iter(part.values()), None):
+            if alert["part"] == part:
                 tell(alert, "resolved" if alert["state"] == RESOLVED else "opened")
 
-    def _open(self, watch: Watch, part: Mapping[str, str], open_key: str, now: Judged) -> None:
+    def _open(self, watch: Watch, part: str | None, open_key: str, now: Judged) -> None:
         at = now.point.at
         length = HOUR if watch.period == "hour" else ONE_DAY
         alert: Document = {
             "_id": f"{id_at(at)}{digest(open_key)[:20]}",
             "watch": watch.name,
-            "part": next(iter(part.values()), None),
+            "part": part,
             "state": OPEN,
             "open_key": open_key,
             "period": watch.period,
@@ -268,13 +292,15 @@ def worded(alert: Mapping[str, Any], words: Words) -> str:
     )
 
 
-def _parts(watch: Watch, tallies: Mapping[dt.datetime, Tally]) -> list[Mapping[str, str]]:
-    if watch.dimension is None:
-        return [{}]
-    names = {"slots": "slot_ms", "wait_p95": "wait"}
-    found = {
-        part
-        for tally in tallies.values()
-        for part in tally.parts_of(names[watch.name], watch.dimension)
-    }
-    return [{watch.dimension: part} for part in sorted(found)]
+def points_of(tally: Tally, period: str) -> Points:
+    """What is watched of a period: {(watch, part or ""): (value, cases)}."""
+    found: Points = {}
+    for watch in WATCHES:
+        if watch.period != period:
+            continue
+        parts = [""] if watch.dimension is None else tally.parts_of(_OF[watch.name], "agent")
+        for part in parts:
+            point = watch.value(tally, {} if watch.dimension is None else {"agent": part})
+            if point is not None:
+                found[(watch.name, part)] = point
+    return found

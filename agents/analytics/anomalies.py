@@ -154,12 +154,6 @@ WATCHES: Final = (
 )
 
 
-def point_of(watch: Watch, at: dt.datetime, tally: Tally | None, part: Mapping[str, str]) -> Point:
-    """What a period comes to; a period of which nothing is known counts nothing."""
-    found = watch.value(tally or Tally(), part)
-    return Point(at, None) if found is None else Point(at, *found)
-
-
 class Baseline:
     """What is usual of a watched number, from its points of the last weeks.
 
