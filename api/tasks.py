@@ -82,7 +82,9 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             )
         if key is not None and not created:
             return chat.again(engine, task, lambda: (task_body(task), 202))
-        task = settled(task, query_data.wait)
+        # Once accepted it will be done: no 503, or the client would send it again.
+        with contextlib.suppress(StoreUnavailable):
+            task = settled(task, query_data.wait)
         body = task_body(task)
         if key is not None and not task.state.final:
             with contextlib.suppress(StoreUnavailable), prompt(engine):

@@ -11,6 +11,7 @@ from api.app import create_app
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.registry import Heartbeat
+from orchestrator.tasks import State
 from orchestrator.worker import TaskContext
 
 TOKEN, KEY = "operator-token-0123456789", "key-of-the-web-0123456789"
@@ -106,6 +107,21 @@ def test_a_submitted_task_is_accepted_and_can_be_followed(desk, door):
 def test_a_wait_that_is_over_shows_the_task_as_it_stands(door):
     response = submit(door, "?wait=0.05")
     assert (response.status_code, response.json["state"]) == (202, "queued")
+
+
+def test_an_accepted_task_that_cannot_be_read_again_is_a_202(desk, door, mongo_server, eventually):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, door, "?wait=2")
+        # Whoever listens has its task accepted, and waits.
+        channel = f"{desk.settings.key_prefix}:finished"
+        eventually(lambda: desk.redis.pubsub_numsub(channel)[0][1])
+        mongo_server.pause()
+        try:
+            response = waiting.result()
+        finally:
+            mongo_server.resume()
+    assert response.status_code == 202
+    assert desk.store.get(response.json["id"]).state is State.QUEUED
 
 
 def test_the_decision_says_who_and_why(door):
