@@ -142,10 +142,11 @@ class Looking:
     def looks(
         self, rules: Iterable[Rule], session_ids: Iterable[str], now: dt.datetime
     ) -> Iterator[Look]:
-        """What rules say of conversations."""
-        sessions = self._engine.sessions.many(list(dict.fromkeys(session_ids)))
+        """What rules say of conversations, in the order in which they are given."""
+        ordered = list(dict.fromkeys(session_ids))
+        sessions = self._engine.sessions.many(ordered)
         quotes = self._stores.quotes.newest_of(sessions)
-        for session in sessions.values():
+        for session in (sessions[each] for each in ordered if each in sessions):
             for rule in rules:
                 yield self.look(rule, session, quotes.get(session.id), now)
 

@@ -34,6 +34,7 @@ class FollowupDesk:
         intent: str = "pregunta",
         *,
         phone: str | None = None,
+        trusted: bool = True,
         channel: str = "web",
         language: str = "es",
         name: str | None = None,
@@ -42,7 +43,11 @@ class FollowupDesk:
         """A customer's message, answered by the bot; the id of its task."""
         engine = self.engine
         session = engine.sessions.open(
-            session_id, phone, caller="local", channel=channel, trusted=phone is not None
+            session_id,
+            phone,
+            caller="local",
+            channel=channel,
+            trusted=trusted and phone is not None,
         )
         request = Request(
             "process_message", {"message": text}, ordering_key=ordering_key(session.id)
@@ -114,8 +119,9 @@ class FollowupDesk:
 
     def tick(self) -> None:
         """What the rescuer and the worker do at a moment."""
-        while self.engine.workflows.advance_due(1_000) or self.work():
-            pass
+        self.work()
+        while self.engine.workflows.advance_due(1_000):
+            self.work()
 
     def followups(self, **query: Any) -> list[dict[str, Any]]:
         return list(self.engine.database["followups"].find(query).sort("_id", 1))
