@@ -136,7 +136,7 @@ class State:
         return Hint(
             asked=self.asked,
             product=item.product,
-            pieces=((item.quantity or 1) > 1 and len(self.items) == 1 and item.quantity) or None,
+            pieces=(item.quantity or 1) if len(self.items) == 1 and item.length_m else None,
             products=tuple(dict.fromkeys(each.product for each in self.items if each.product)),
             options=self.options,
             language=self.language,
@@ -491,14 +491,17 @@ class _Turning:
 
     def _make_longer(self) -> None:
         """ "sumale 2 metros al largo", of the only thing; otherwise it has to be said in full."""
-        for name, metres in self.said.longer:
+        for name, more in self.said.longer:
             items = list(self.state.items)
-            side = getattr(items[0], name) if len(items) == 1 else None
-            if side is None:
+            now = getattr(items[0], name) if len(items) == 1 else None
+            if name == "quantity" and len(items) == 1 and items[0].length_m is not None:
+                now = Decimal(now or 1)
+            if now is None or now + more <= 0:
                 self.notes.append(self._say("size_unclear"))
-            else:
-                items[0] = replace(items[0], **{name: side + metres})
-                self._set_items(items)
+                continue
+            changed: dict[str, Any] = {name: int(now + more) if name == "quantity" else now + more}
+            items[0] = replace(items[0], **changed)
+            self._set_items(items)
 
     def _take_places(self) -> None:
         """ "son dos techos", and then a size: of each, or of both?"""
@@ -1121,7 +1124,7 @@ class _Turning:
                 ["button_no_freight", "button_no_anchors", "button_person"]
             )
             return replace(turn, tipo="pregunta")
-        if said.wants("correction"):
+        if said.wants("correction") and not said.items:
             return self._end(self._say("change_what"), "cotizacion")
         asks_again = said.wants("quote_status", "quote_request") and not said.topics
         if asks_again or (said.items and not said.topics):

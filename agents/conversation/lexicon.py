@@ -165,7 +165,7 @@ PLACE_KEYS: Final = keys(
     "cochera garage parrillero barbacoa taller fondo cocina baño living oficina roof roofs wall "
     "walls room rooms house houses"
 )
-SLOPE_KEYS: Final = keys("aguas faldones")
+SLOPE_KEYS: Final = keys("aguas faldones caidas vertientes")
 EACH_KEYS: Final = keys("cada each apiece")
 ALL_KEYS: Final = keys("todo todos todas ambos ambas both all")
 SIDE_KEYS: Final = keys(
@@ -277,6 +277,9 @@ COUNTED_ELSEWHERE_KEYS: Final = keys(
     "kilo kg grados litros people times windows window doors door preguntas pregunta consultas "
     "consulta cosas cosa opciones opcion"
 )
+
+# "quiero dos iguales": so many of what was told before.
+ALIKE_KEYS: Final = keys("iguales asi esos esas mismos mismas those same")
 
 # What is as it was said of the thing before: all of it, or its size.
 SAME_AGAIN: Final[Mapping[str, tuple[str, ...]]] = {
@@ -485,7 +488,9 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "dejalo en", "dejala en", "dejalo de", "dejala de", "dejalo con", "dejalo sin", "dejemos",
         "dejame", "volve a", "volvamos a", "volvemos a", "prefiero", "quedo mejor", "quedemos",
         "no mejor", "mejor de", "mejor en", "mejor que", "mejor", "perdon", "perdona", "digo",
-        "quise decir", "quiero decir", "me equivoque", "en realidad", "corrijo", "corregir",
+        "pase mal", "dije mal", "puse mal", "medi mal", "anote mal", "esta mal", "estan mal",
+        "quise decir", "quiero decir", "me equivoque", "me confundi",
+        "en realidad", "corrijo", "corregir",
         "correccion", "cambia*", "cambio", "modific*", "que sea", "que sean", "ponelo", "ponele",
         "pone*", "hacelo", "hacela", "en vez de", "en lugar de", "no era", "no son", "sorry",
         "i mean", "i meant", "actually", "rather", "change", "make it", "instead", "correction",
@@ -585,6 +590,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     "goodbye": (
         "chau", "chao", "adios", "hasta luego", "nos vemos", "hasta mañana", "saludos",
         "hablamos", "bye", "goodbye", "see you", "un abrazo", "abrazo", "que andes bien",
+        "tengo que consultar*", "lo tengo que consultar*", "voy a consultar*", "consultarlo con",
         "cualquier cosa te aviso", "te aviso", "despues te digo", "lo pienso", "lo consulto",
         "lo voy a pensar", "i'll think about it", "buen finde", "buena jornada",
         "que tengas ~ dia", "que tengan ~ dia", "buen fin de semana", "hasta pronto",
@@ -746,7 +752,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "ask_other": (
         "por mail", "por correo", "por email", "al mail", "foto", "fotos", "imagen", "imagenes",
-        "se puede pisar", "se pisa", "transitable", "pisable", "por unidad", "venden suelto",
+        "se puede pisar", "se pisa", "caminar", "se puede subir",
+        "transitable", "pisable", "por unidad", "venden suelto",
         "minimo de compra", "compra minima", "minimo que venden", "cuanto es ~ minimo", "by email",
         "photo", "photos", "picture", "pictures", "minimum order", "muestra", "muestras", "sample",
     ),

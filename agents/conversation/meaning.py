@@ -100,7 +100,7 @@ class Hint:
     """What the conversation is about, for messages that make no sense without it.
 
     `asked`: the fields that were asked for last. `product`: of the item asked about.
-    `products`: of all the items. `pieces`: how many the only item is, where it is more than one.
+    `products`: of all the items. `pieces`: how many the only item is, where its sides are known.
     `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
     `things`: how many items there are.

@@ -799,6 +799,8 @@ class _Reading(Passage):
     def _is_taken_off(self, start: int) -> bool:
         """ "menos una ventana de 2x1": the customer knows what is left, we do not."""
         for at in range(start - 1, max(start - 6, -1), -1):
+            if self.tokens[at].kind == "mark":
+                return False  # "te falta un cero, es 100x5"
             opening = self.key(at + 1) in lx.OPENING_KEYS  # "menos 2 ventanas de 1x1"
             if not self.same_sentence(at, start) or (
                 (self.used[at] or self.key(at) == "#") and not opening
@@ -1214,7 +1216,8 @@ class _Reading(Passage):
             if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
                 return None
             key = self.key(at)
-            if key in ("uno", "una", "one") or (key == "," and self.key(at + 1) in lx.ONE_KEYS):
+            apart = key in ("uno", "una", "one") and self.key(at - 1) not in lx.EACH_KEYS
+            if apart or (key == "," and self.key(at + 1) in lx.ONE_KEYS):
                 return None  # "dos piezas, una de 4x3 y otra de 5x3"
             if key in ("de", "of"):
                 seen_of = True
@@ -1298,6 +1301,8 @@ class _Reading(Passage):
     def _pieces(self, index: int, count: int, sizes: list[Event]) -> None:
         """Pieces that are counted apart from their size: the nearest size before, or after."""
         measure = self.measures[index]
+        if not sizes and self.hint.things and self._more_or_fewer(measure, count):
+            return
         length = self._length_of_pieces(index)
         if length is not None:
             metres = in_metres(length, default="m")
@@ -1342,6 +1347,17 @@ class _Reading(Passage):
         else:  # of an area: how it is cut makes no difference
             self._take(measure.start, measure.end + 1)
 
+    def _more_or_fewer(self, measure: Measure, count: int) -> bool:
+        """ "agregale 2 paneles", "3 planchas más"."""
+        before, after = self.key(measure.start - 1), self.key(measure.end + 1)
+        more = after in ("mas", "more") or before in lx.LONGER_KEYS
+        fewer = after in ("menos", "less", "fewer") or before in lx.SHORTER_KEYS
+        if more == fewer:
+            return False
+        self.longer.append(("quantity", Decimal(count if more else -count)))
+        self._take(measure.start, measure.end + 1)
+        return True
+
     def _length_of_pieces(self, index: int) -> Measure | None:
         """The 10 m of "8 paneles de 10 m", also with the product between."""
         measure = self.measures[index]
@@ -1357,8 +1373,9 @@ class _Reading(Passage):
 
     def _places_counted(self, measure: Measure, count: int, sizes: list[Event]) -> None:
         """ "2 techos, 10x5": each of them, or both together? As many sizes say it clearly."""
+        several = (self.hint.pieces or 1) > 1 or self._told_to_be_so_many(measure)
         self._take(measure.start, measure.end + 1)
-        if not sizes and self.hint.pieces:
+        if not sizes and self.hint.pieces and several:
             self._event(measure.start, measure.end + 1, "size", {"quantity": count})
             return
         if not sizes and count > 1:
@@ -1404,6 +1421,15 @@ class _Reading(Passage):
             elif not self._asks_but_for_a_price(self.sentence[measure.start]):
                 self._area_or_length(measure, metres[0])
             return
+
+    def _told_to_be_so_many(self, measure: Measure) -> bool:
+        """ "no, son 4", "quiero dos iguales", "son 2 techos así"."""
+        if (self.hint.pieces or 1) > 1 and self.key(measure.start - 1) in ("son", "sean"):
+            return True
+        after = measure.end
+        after += self.key(after) in lx.PLACE_KEYS or self.key(after) in lx.PIECE_KEYS
+        after += self.key(after) == "de"
+        return self.key(after) in lx.ALIKE_KEYS
 
     def _asks_but_for_a_price(self, sentence: int) -> bool:
         """ "¿aguanta 40 metros?", but not "¿cuánto salen 40 metros?"."""
@@ -1452,7 +1478,7 @@ class _Reading(Passage):
         for measure in self.measures:
             count = count_of(measure.value)
             free = not self.used[measure.start] and measure.unit is None and not measure.side
-            if free and count is not None and self.key(measure.start - 1) in ("son", "sean"):
+            if free and count is not None and self._told_to_be_so_many(measure):
                 self._event(measure.start, measure.end, "size", {"quantity": count})
                 return
 
