@@ -29,7 +29,7 @@ import pkgutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -307,7 +307,7 @@ class Declaration:
             resources=tuple(map(_resource, document.get("resources", ()))),
             shares=frozenset(document.get("shares", ())),
             holdings=tuple(
-                Holding(**each | {"anonymise": tuple(each["anonymise"])})
+                Holding(**_known(Holding, each) | {"anonymise": tuple(each["anonymise"])})
                 for each in document.get("holdings", ())
             ),
             registered_at=document["registered_at"],
@@ -343,7 +343,7 @@ class DeclarationStore:
         self._read_at = float("-inf")
         self._failed_at = float("-inf")
         self._known: dict[str, Declaration] = {}
-        self._validators: dict[tuple[str, str], Any] = {}
+        self._validators: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._lock = threading.Lock()
 
     def declare(self, declaration: Declaration) -> None:
@@ -450,13 +450,15 @@ class DeclarationStore:
             InvalidPayload: every error, with its JSON pointer.
         """
         key = (declaration.agent_id, task_type)
-        validator = self._validators.get(key)
-        if validator is None:
-            schema = declaration.task_types[task_type].schema
-            validator = self._validators[key] = jsonschema_rs.validator_for(
-                schema,
+        declared = declaration.task_types[task_type].schema
+        schema, validator = self._validators.get(key, (None, None))
+        # Of this very declaration: whoever still has an older one may have put its own there.
+        if schema is not declared:
+            validator = jsonschema_rs.validator_for(
+                declared,
                 mask="the value",  # what a customer sent is never repeated
             )
+            self._validators[key] = declared, validator
         errors = [
             {"pointer": _pointer(error), "detail": error.message}
             for error in validator.iter_errors(payload)
@@ -472,8 +474,16 @@ def _resource(document: Document) -> Resource:
         collection=document["collection"],
         fields=tuple(document["fields"]),
         filters=tuple(document["filters"]),
-        lapse=None if lapse is None else Lapse(**lapse | {"values": tuple(lapse["values"])}),
+        lapse=None
+        if lapse is None
+        else Lapse(**_known(Lapse, lapse) | {"values": tuple(lapse["values"])}),
     )
+
+
+def _known(kind: type, document: Document) -> Document:
+    """A newer release may declare more, while both run."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in document.items() if name in names}
 
 
 def _pointer(error: jsonschema_rs.ValidationError) -> str:

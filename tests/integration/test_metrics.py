@@ -16,6 +16,7 @@ from orchestrator import metrics
 from orchestrator.declarations import Agent
 from orchestrator.engine import Engine
 from orchestrator.registry import Heartbeat
+from orchestrator.rescue import Counts
 from orchestrator.tasks import Request
 from orchestrator.worker import TaskContext
 
@@ -124,6 +125,17 @@ def test_the_document_names_every_metric_and_no_other(client: FlaskClient, proje
     document = (project / "docs/metrics.md").read_text()
     named = set(re.findall(r"`(orchestrator_[a-z_]+)`", document))
     assert named == set(types)
+
+
+def test_the_document_names_every_outcome_and_every_kind(project: Path) -> None:
+    rows = re.findall(r"^\| `orchestrator_.*", (project / "docs/metrics.md").read_text(), re.M)
+    named = [re.findall(r"`(\w+)`", row) for row in rows]
+    document = {metric: set(values) for metric, *values in named}
+    assert document["orchestrator_rescues_total"] == set(vars(Counts()))
+    code = (project / "orchestrator/worker.py").read_text()
+    outcomes = set(re.findall(r'(?:return|outcome =) "([a-z_]+)"$', code, re.M)) - {"dropped"}
+    assert {"completed", "put_off", "left"} <= outcomes
+    assert document["orchestrator_task_attempts_total"] == outcomes
 
 
 def of(**labels: str) -> tuple[tuple[str, str], ...]:
