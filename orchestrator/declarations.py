@@ -451,17 +451,15 @@ class DeclarationStore:
         """
         key = (declaration.agent_id, task_type)
         declared = declaration.task_types[task_type].schema
-        schema, validator = self._validators.get(key, (None, None))
+        kept = self._validators.get(key)
         # Of this very declaration: whoever still has an older one may have put its own there.
-        if schema is not declared:
-            validator = jsonschema_rs.validator_for(
-                declared,
-                mask="the value",  # what a customer sent is never repeated
-            )
-            self._validators[key] = declared, validator
+        if kept is None or kept[0] is not declared:
+            # What a customer sent is never repeated.
+            kept = declared, jsonschema_rs.validator_for(declared, mask="the value")
+            self._validators[key] = kept
         errors = [
             {"pointer": _pointer(error), "detail": error.message}
-            for error in validator.iter_errors(payload)
+            for error in kept[1].iter_errors(payload)
         ]
         if errors:
             raise InvalidPayload(task_type=task_type, errors=errors)
