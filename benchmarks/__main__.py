@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks.crowd import Crowd, crowd
 from benchmarks.decision import decision_us
 from benchmarks.overtaking import Waits, overtaking
+from benchmarks.reports import Year, year
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
 from benchmarks.understanding import Long, Usual, long_messages, usual_messages
@@ -46,6 +47,7 @@ class Part(StrEnum):
     OVERTAKING = "overtaking"
     RESCUE = "rescue"
     CROWD = "crowd"
+    REPORTS = "reports"
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,28 @@ def _judged(bound: float, reached: bool) -> str:
     return f"[{'green' if reached else 'red'}]{bound:g} {'✓' if reached else '✗'}[/]"
 
 
+def reported(messages: int, directory: Path, console: Console) -> Year:
+    """What a year of messages costs to count and to report; told as a table, too."""
+    for name in ("redis-6", "mongodb-6"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-6") as redis_server,
+        MongoServer(directory / "mongodb-6", sync=False) as mongo_server,
+        console.status(f"a year of {messages:,} messages"),
+    ):
+        cost = year(messages, mongo_server.url, f"{redis_server.url}/0")
+    table = Table(title=f"A year of {messages:,} messages")
+    for heading in ("", "s", "to grouping them"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    grouped = f"{cost.count_s / cost.group_s:.2f}"
+    table.add_row(f"count all hours ({cost.counted_per_s:,.0f}/s)", f"{cost.count_s:.1f}", grouped)
+    table.add_row("group the tasks by state, once", f"{cost.group_s:.1f}", "1")
+    table.add_row("the year's figures", f"{cost.report_s:.2f}", "")
+    table.add_row("figures, page and PDF", f"{cost.render_s:.2f}", "")
+    console.print(table)
+    return cost
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of both sides.")] = 3,
     tasks: Annotated[int, typer.Option(min=100, help="Tasks of one drain.")] = 5000,
@@ -334,6 +358,7 @@ def main(
     ] = 100_000,
     kills: Annotated[int, typer.Option(min=1, help="Workers killed in the middle of a task.")] = 5,
     waiters: Annotated[int, typer.Option(min=1, help="Open streams, and as many chats.")] = 500,
+    messages: Annotated[int, typer.Option(min=1000, help="Of a year that is reported.")] = 100_000,
     bare_events: Annotated[
         bool, typer.Option(help="Whether bare Celery, too, sends what Flower shows of tasks.")
     ] = True,
@@ -345,6 +370,7 @@ def main(
     sizes = Sizes(rounds, tasks, round_trips)
     if quick:
         sizes, backlog, finished, kills, waiters = Sizes(1, 500, 100), 3000, 5000, 1, 50
+        messages = 5000
     told: dict[str, Any] = {"sizes": asdict(sizes), "bare_events": bare_events}
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
@@ -371,6 +397,8 @@ def main(
                 told["rescue"] = asdict(passed) | {"elsewhere": asdict(killed)}
             if only in (None, Part.CROWD):
                 told["crowd"] = asdict(besieged(waiters, directory, console))
+            if only in (None, Part.REPORTS):
+                told["reports"] = asdict(reported(messages, directory, console))
     if as_json:
         json.dump(told, sys.stdout, indent=2)
         print()

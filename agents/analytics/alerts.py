@@ -92,7 +92,7 @@ class Alerts:
         ensure_index(self._alerts, "open", "open_key", unique=True, where={"open_key": {"$gt": ""}})
         for name in RESOURCE.filters:
             ensure_index(self._alerts, f"list_{name}", f"{name} _id")
-        ensure_index(self._alerts, "changed", "watch changed_at")
+        ensure_index(self._alerts, "changed", "changed_at")
         ensure_index(self._alerts, "expiry", "expire_at", expireAfterSeconds=0)
 
     def open_ones(self) -> list[Document]:
@@ -165,6 +165,7 @@ class Alerts:
         times = self._periods(period, max(at - dt.timedelta(weeks=WEEKS), earliest), at)
         nothing = points_of(Tally(), period)
         parts = {name for points in known.values() for name in points} | set(nothing)
+        standing = {each["open_key"]: each for each in self._alerts.find({"state": OPEN})}
         for watch in WATCHES:
             for name, part in sorted(each for each in parts if each[0] == watch.name):
 
@@ -175,9 +176,17 @@ class Alerts:
 
                 baseline = Baseline(watch, map(point, times), self._slot_of)
                 before = baseline.judge(point(times[-1])) if times else None
-                self._follow(
-                    watch, part or None, at + length, before, baseline.judge(point(at)), tell
-                )
+                now = baseline.judge(point(at))
+                open_key = f"{watch.name} {part}".strip()
+                if open_key in standing:
+                    self._follow(standing[open_key], at + length, before, now)
+                elif alarming(before, now):
+                    assert now is not None
+                    self._open(watch, part or None, open_key, now)
+        # Told from what is kept, so that a second run tells what the first may not have.
+        for alert in self._alerts.find({"changed_at": at + length}):
+            if alert["period"] == period:
+                tell(alert, "resolved" if alert["state"] == RESOLVED else "opened")
 
     def _periods(self, period: str, since: dt.datetime, until: dt.datetime) -> list[dt.datetime]:
         """The beginnings of the periods from `since` to before `until`."""
@@ -197,30 +206,13 @@ class Alerts:
         return slot
 
     def _follow(
-        self,
-        watch: Watch,
-        part: str | None,
-        ends: dt.datetime,
-        before: Judged | None,
-        now: Judged | None,
-        tell: Tell,
+        self, alert: Document, ends: dt.datetime, before: Judged | None, now: Judged | None
     ) -> None:
-        open_key = watch.name if part is None else f"{watch.name} {part}"
-        standing = self._alerts.find_one({"open_key": open_key})
-        if standing is not None:
-            if over(before, now):
-                self._resolve(standing, ends)
-            elif now is not None and now.z:
-                self._alerts.update_one(
-                    {"_id": standing["_id"]}, {"$set": {"seen_at": now.point.at}}
-                )
-        elif alarming(before, now):
-            assert now is not None
-            self._open(watch, part, open_key, now)
-        # Told from what is kept, so that a second run tells what the first may not have.
-        for alert in self._alerts.find({"watch": watch.name, "changed_at": ends}):
-            if alert["part"] == part:
-                tell(alert, "resolved" if alert["state"] == RESOLVED else "opened")
+        if over(before, now):
+            self._resolve(alert, ends)
+        elif now is not None and now.z:
+            seen = {"$set": {"seen_at": now.point.at}}
+            self._alerts.update_one({"_id": alert["_id"]}, seen)
 
     def _open(self, watch: Watch, part: str | None, open_key: str, now: Judged) -> None:
         at = now.point.at
