@@ -65,18 +65,30 @@ def read_body(request: Request) -> Any:
         raise WrongContentType()
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise WrongContentType("Compressed bodies are not read here.")
+    return parse_json(raw_body(request, MAX_BODY_BYTES))
+
+
+def raw_body(request: Request, most_bytes: int) -> bytes:
+    """The body of a request as it came.
+
+    Raises:
+        RequestEntityTooLarge: it is.
+        Malformed: it is not all there, or not as HTTP has it.
+    """
+    # One more than is read: a body without a declared length is cut there without an error.
+    request.max_content_length = most_bytes + 1
     try:
         raw = request.get_data()
     except (OSError, ParseException):
         raise Malformed(
             "The body ends too early, or its chunks are not as HTTP has them."
         ) from None
-    if len(raw) < (request.content_length or 0) <= MAX_BODY_BYTES:
+    if len(raw) < (request.content_length or 0) <= most_bytes:
         # gunicorn hands on what came before the client left.
         raise Malformed("The body ends before its Content-Length.")
-    if len(raw) > MAX_BODY_BYTES:
+    if len(raw) > most_bytes:
         raise RequestEntityTooLarge()
-    return parse_json(raw)
+    return raw
 
 
 def parse_json(raw: bytes) -> Any:

@@ -17,10 +17,10 @@ import phonenumbers
 from apiflask import APIBlueprint
 from flask import Response, g, request
 from pydantic import BaseModel, Field, ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.chat import TASK_TYPE, MessageRequest
 from api.errors import ChatUnstaffed, Forbidden, Malformed
+from api.inputs import raw_body
 from api.promptness import prompt
 from api.schemas import WebhookStored
 from orchestrator import logs
@@ -171,7 +171,7 @@ def routes(engine: Engine) -> APIBlueprint:
     @webhook.doc(
         summary="Take WhatsApp's messages and statuses",
         responses={
-            400: "The body is not JSON.",
+            400: "The body is not JSON, or not all there.",
             403: "The signature is missing or wrong.",
             404: "WhatsApp is not set up here.",
             413: "The body is larger than 3 MB.",
@@ -181,10 +181,7 @@ def routes(engine: Engine) -> APIBlueprint:
     def receive() -> Any:
         """Messages and statuses of a batch: stored, then answered, at once."""
         key = secret()
-        request.max_content_length = MAX_BODY_BYTES + 1
-        raw = request.get_data()
-        if len(raw) > MAX_BODY_BYTES:
-            raise RequestEntityTooLarge()
+        raw = raw_body(request, MAX_BODY_BYTES)
         expected = "sha256=" + hmac.digest(key, raw, "sha256").hex()
         shown = request.headers.get(SIGNATURE, "")
         if not hmac.compare_digest(shown.encode(errors="replace"), expected.encode()):

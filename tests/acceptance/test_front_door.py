@@ -110,7 +110,8 @@ def desk(
 
 @pytest.fixture(scope="module")
 def front_door(desk: Desk) -> FrontDoor:
-    return FrontDoor(desk, STREAM_HEARTBEAT_S="0.5", MAX_STREAMS="3", CLIENT_KEYS="")
+    webhook = {"WHATSAPP_APP_SECRET": "secret", "WHATSAPP_VERIFY_TOKEN": "token"}
+    return FrontDoor(desk, STREAM_HEARTBEAT_S="0.5", MAX_STREAMS="3", CLIENT_KEYS="", **webhook)
 
 
 # -- streams ---------------------------------------------------------------------------
@@ -227,6 +228,10 @@ BAD: dict[str, tuple[bytes, int, str, str]] = {
     ),
     "broken chunks": (
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n", 400, "malformed_request", "",
+    ),
+    "broken chunks from nobody": (
+        b"POST /api/whatsapp/webhook HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n", 400, "malformed_request", "",
     ),
     "no method of ours": (get_request(b"/api/chat", b"BREW"), 405, "method_not_allowed", ""),
     "wrong method": (get_request(b"/api/chat", b"DELETE"), 405, "method_not_allowed", ""),
