@@ -172,7 +172,8 @@ class Facts:
 
     `outcomes`: task id or child run id -> how it ended, of those that have. `missing`: ids that
     should exist, and were never stored. `events`: visit key -> what came for a callback.
-    `waiting`: visit keys for which the next message of a session is taken.
+    `waiting`: visit keys for which the next message of a session is taken. `look_s`: how soon a
+    run that waits for a task is looked at whatever is heard.
     """
 
     now: dt.datetime
@@ -182,6 +183,7 @@ class Facts:
     waiting: frozenset[str] = frozenset()
     zone: str = "UTC"
     opens: Callable[[dt.datetime], dt.datetime] = lambda moment: moment
+    look_s: float = LOOK_S
 
 
 @dataclass(frozen=True)
@@ -314,7 +316,7 @@ class _Advancing:
     def _look_at(self, visit: Visit) -> dt.datetime:
         """When an open visit needs a look, whatever is heard of it."""
         step = self.definition.step(visit.step)
-        soon = self.facts.now + dt.timedelta(seconds=LOOK_S)
+        soon = self.facts.now + dt.timedelta(seconds=self.facts.look_s)
         if isinstance(step, CallbackStep) and self._is_settling(visit, step):
             return min(visit.due_at or soon, soon)
         if visit.stop or isinstance(step, TaskStep | WorkflowStep):

@@ -412,6 +412,13 @@ class Settings(BaseSettings):
         "for none.",
     )
 
+    run_look_s: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="A workflow run that waits for a task is looked at this often, for the case "
+        "that whoever was to tell it died; each look is a write.",
+    )
     workflows_dir: Path | None = Field(
         None,
         description="Folder with workflow definitions (*.yaml) of your own, kept by each worker's "

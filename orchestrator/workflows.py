@@ -527,6 +527,7 @@ class Workflows:
             waiting=frozenset(waiting),
             zone=self._settings.business_zone,
             opens=self._settings.working_time.opens,
+            look_s=self._settings.run_look_s,
         )
 
     def _outcome_of(self, ident: str) -> Outcome | None:

@@ -134,6 +134,110 @@ def test_a_definition_of_ten_thousand_steps_is_too_large(door, desk):
     assert "2000" in answer.json["errors"][0]["detail"]
 
 
+def kept(desk: Engine) -> dict[str, int]:
+    """All that a request about workflows could leave behind."""
+    names = ("workflows", "runs", "run_events", "run_waits", "tasks", "timers", "audit")
+    return {name: desk.database[name].count_documents({}) for name in names}
+
+
+def step(**keys) -> dict:
+    return {"steps": [{"id": "a", **keys}]}
+
+
+HUGE, WIDE = "1" + "+1" * 300, "input.a.map(x, input.a.map(y, input.a.map(z, z)))"
+
+
+@pytest.mark.parametrize("expression", [HUGE, "(" * 100 + "1" + ")" * 100, WIDE, "1 +"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda e: step(task="do", payload={"n": f"={e}"}),
+        lambda e: step(condition=e),
+        lambda e: step(switch=[{"when": e, "then": "end"}]),
+        lambda e: step(map=e, steps=[{"id": "b", "task": "do"}]),
+        lambda e: step(delay={"until": f"={e}"}),
+        lambda e: step(callback="x", session=e),
+        lambda e: step(callback="x", ask={"task": "do", "payload": {"n": f"={e}"}}),
+        lambda e: step(callback="x", call={"url": "https://x.test/", "body": {"n": f"={e}"}}),
+        lambda e: step(task="do", compensate={"task": "do", "payload": {"n": f"={e}"}}),
+        lambda e: {"output": {"x": f"={e}"}},
+        lambda e: {"on": [{"event": "quote_created", "when": e}]},
+        lambda e: {"on": [{"cron": "0 9 * * *", "input": {"n": f"={e}"}}]},
+    ],
+)
+def test_no_expression_that_is_huge_deep_or_wrong_is_kept_wherever_it_stands(
+    door, desk, place, expression
+):
+    before = kept(desk)
+    answer = door.put("/api/workflows/flow", json=FLOW | place(expression))
+    assert answer.status_code == 422, answer.json
+    assert answer.json["errors"][0]["pointer"] != ""
+    assert kept(desk) == before
+
+
+def test_a_run_over_what_is_too_long_to_go_over_fails_and_holds_nobody_up(door, desk):
+    steps = [{"id": "a", "condition": "input.l.map(x, x).size() > 0"}]
+    assert door.put("/api/workflows/flow", json={"id": "flow", "steps": steps}).status_code == 200
+    run = door.post(RUNS, json={"input": {"l": [1] * 20_000}})
+    assert run.status_code == 202
+    assert run.json["state"] == "failed"
+    assert run.json["error"]["code"] == "bad_expression"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/workflows/gone/runs", {"input": {}}, 404),
+        ("/api/workflows/Not%20A%20Name/runs", {"input": {}}, 404),
+        (RUNS, {"input": {"n": 1}, "version": 9}, 404),
+        (RUNS, {"input": {"n": 1}, "version": 0}, 422),
+        (RUNS, {"input": [1]}, 422),
+        (RUNS, {"input": {"n": 1}, "surprise": 1}, 422),
+        (RUNS, {"input": {"n": "x" * 70_000}}, 413),
+        (RUNS, {}, 422),
+    ],
+)
+def test_what_cannot_be_started_leaves_nothing(door, desk, path, body, status):
+    door.put("/api/workflows/flow", json=FLOW)
+    before = kept(desk)
+    answer = door.post(path, json=body)
+    assert answer.status_code in (status, 400 if status == 422 else status), answer.json
+    assert kept(desk) == before
+
+
+def test_a_callback_that_is_not_the_runs_own_is_refused_and_leaves_nothing(door, desk):
+    first, second = run_to_callback(desk, door), run_to_callback(desk, door)
+    visitor = create_app(desk).test_client()
+    runs = "/api/workflows/runs"
+    token = first["callbacks"][0]["path"].partition("token=")[2]
+    before = kept(desk)
+    refused = {
+        # A step that there is not, or that is no callback,
+        f"{runs}/{first['id']}/callbacks/nobody?token={token}": 404,
+        f"{runs}/{first['id']}/callbacks/a?token={token}": 404,
+        # another run's token, another visit's, a piece of one, none at all,
+        f"{runs}/{second['id']}/callbacks/approve?token={token}": 404,
+        f"{runs}/{first['id']}/callbacks/approve?token={token.replace('q:1', 'q:2')}": 404,
+        f"{runs}/{first['id']}/callbacks/approve?token={token[:-1]}": 404,
+        f"{runs}/{first['id']}/callbacks/approve?token=~": 404,
+        f"{runs}/{first['id']}/callbacks/approve?token=%00%F0%9F%92%A9": 404,
+        # and a run that there is not.
+        f"{runs}/{'0' * 32}/callbacks/approve?token={token}": 404,
+    }
+    for path, status in refused.items():
+        answer = visitor.post(path, json={"yes": True})
+        assert answer.status_code in (status, 422), (path, answer.json)
+        assert answer.status_code == status or "token" in answer.text
+    assert kept(desk) == before
+    # Once, and not again, also after the run has ended.
+    good = f"{runs}/{first['id']}/callbacks/approve?token={token}"
+    assert visitor.post(good, json={"yes": True}).status_code == 200
+    assert door.post(f"{runs}/{first['id']}/cancel").json["state"] == "cancelled"
+    assert visitor.post(good, json={"yes": False}).status_code == 409
+    [event] = desk.database["run_events"].find({"run_id": first["id"]})
+    assert event["payload"] == {"yes": True}
+
+
 def test_a_run_is_started_read_and_listed(door, desk):
     run = run_to_callback(desk, door)
     assert run["state"] == "running"
