@@ -5,12 +5,11 @@ from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from api import pages, schemas
 from api.auth import Access, Caller
 from api.errors import Forbidden
-from api.inputs import MAX_BODY_BYTES, idempotency_key, read_body
+from api.inputs import MAX_BODY_BYTES, idempotency_key, raw_body, read_body
 from api.promptness import prompt
 from orchestrator import definitions, diagrams
 from orchestrator.advance import RunState
@@ -233,10 +232,7 @@ def _definition_sent() -> Definition:
         WrongContentType, Malformed, RequestEntityTooLarge: it cannot be read.
     """
     if request.mimetype in YAML:
-        raw = request.get_data()
-        if len(raw) > MAX_BODY_BYTES:
-            raise RequestEntityTooLarge()
-        return definitions.parse(raw, "body")
+        return definitions.parse(raw_body(request, MAX_BODY_BYTES), "body")
     return definitions.check(read_body(request), "body")
 
 
