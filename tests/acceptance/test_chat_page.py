@@ -73,6 +73,9 @@ def shop(
     desk = make_desk(tmp_path_factory.mktemp("shop"))
     try:
         desk.environment["AGENTS_PACKAGE"] = "agents"
+        # The business never closes: a follow-up goes out when it is asked for.
+        desk.environment["BUSINESS_HOURS"] = "mon-sun 00:00-23:59"
+        desk.environment["BUSINESS_COUNTRY"] = ""
         desk.spawn("celery", "-A", "agents.all", "worker", log="worker")
         eventually(lambda: len(desk.live()) > 0, 60, "the agents are there")
         shop = Shop(desk, project, eventually)
@@ -282,3 +285,22 @@ def test_every_control_has_a_name_and_nothing_overflows_a_phone(visit: Callable[
     assert wide <= 0
     assert page.get_by_role("log").get_attribute("aria-live") == "polite"
     assert re.match("es", page.locator("html").get_attribute("lang") or "")
+
+
+def test_a_follow_up_appears_in_the_open_page(shop: Shop, visit: Callable[..., Page]) -> None:
+    page = visit()
+    say(page, QUOTE)
+    expect(replies(page)).to_have_count(1)
+    # Polls while a stream is open are half a minute apart: it is the event that shows it.
+    told = requests.post(
+        f"{shop.url}/api/followups",
+        json={"session_id": session_of(page), "text": "Llegaron las canaletas que preguntaste."},
+        headers={"Authorization": f"Bearer {OPERATOR}"},
+        timeout=30,
+    )
+    assert told.status_code in (201, 202), told.text
+    expect(replies(page)).to_have_count(2, timeout=15_000)
+    expect(replies(page).last).to_contain_text("Llegaron las canaletas que preguntaste.")
+    # And the customer's answer is one to it.
+    say(page, "buenísimo, gracias!")
+    expect(replies(page)).to_have_count(3)
