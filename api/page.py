@@ -1,4 +1,4 @@
-"""The chat page at `/`, the operators' page of workflows at `/workflows`, and the business.
+"""The chat page at `/`, the operators' pages at `/workflows` and `/reports`, and the business.
 
 The pages use the public API like any other client. Nothing on them may come from elsewhere or
 stand in the markup: their policy allows no inline script, so that a text that got in as markup
@@ -26,6 +26,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 DRAWING_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+FRAMING_POLICY = DRAWING_POLICY.replace(
+    "default-src 'none'", "default-src 'none'; frame-src 'self'"
+)
 MERMAID = "mermaid-11.17.2.js.gz"
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 BUSINESS = "business"
@@ -44,11 +47,11 @@ LOGO: dict[Any, Any] = {
 
 
 def routes(engine: Engine, access: Access) -> APIBlueprint:
-    """`/` and `/workflows` with their styles and scripts, and `/api/business`."""
+    """`/`, `/workflows` and `/reports` with their styles and scripts, and `/api/business`."""
     page = APIBlueprint("page", __name__, tag="Page")
     contents = {
         f"{name}.{kind}": _read(f"{name}.{kind}")
-        for name in ("chat", "workflows")
+        for name in ("chat", "workflows", "reports")
         for kind in ("html", "css", "js")
     }
     packed = _read(MERMAID)
@@ -98,6 +101,23 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @page.doc(summary="Its script", responses=file_of("js"))
     def workflows_script() -> Any:
         return served("workflows.js")
+
+    @page.get("/reports")
+    @page.doc(summary="The operators' page of reports", responses=file_of("html"))
+    def reports() -> Any:
+        """Alerts, and reports as they were made. It asks for the operator's token."""
+        # A report in its frame has its style within.
+        return served("reports.html", FRAMING_POLICY)
+
+    @page.get("/reports.css")
+    @page.doc(summary="Its style", responses=file_of("css"))
+    def reports_style() -> Any:
+        return served("reports.css")
+
+    @page.get("/reports.js")
+    @page.doc(summary="Its script", responses=file_of("js"))
+    def reports_script() -> Any:
+        return served("reports.js")
 
     @page.get("/mermaid.js")
     @page.doc(summary="What draws workflows", responses=file_of("js"))
