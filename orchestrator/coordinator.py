@@ -310,7 +310,7 @@ class Coordinator:
 
     def resume(self, parent: Task) -> bool:
         """Put a waiting task back into its queue if all it waits for is final."""
-        if parent.state is not State.WAITING:
+        if parent.state is not State.WAITING or parent.cancel:
             return False
         expected = parent.child_ids()
         # From the last one backwards: it is the likeliest to be still under way.
@@ -393,9 +393,17 @@ class Coordinator:
             TaskNotFound: no such task.
             TaskIsFinal: it has ended.
         """
-        task = self._store.cancel(self._store.get(task_id), {"code": code, "detail": detail})
+        why = {"code": code, "detail": detail}
+        task = self._store.get(task_id)
+        if task.state is State.WAITING:
+            # Those it waits for first: of a task that has ended nobody would see to them. Who
+            # dies here leaves the mark, and the rescuer goes on.
+            task = self._store.ask_to_stop(task) or self._store.get(task_id)
+            self._cancel_all(task.child_ids(), why)
+        task = self._store.cancel(task, why)
         log.info("task.cancelled", task_id=task.id, state=task.state.value, code=code)
-        self._cancel_all(task.child_ids(), {"code": code, "detail": detail})
+        # It may have handed over since it was read.
+        self._cancel_all(task.child_ids(), why)
         if task.state.final:
             self.settle(task)
             self._store.tell_ended()

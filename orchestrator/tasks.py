@@ -1229,20 +1229,25 @@ class TaskStore:
                 raise TaskIsFinal(task_id=task.id, state=task.state.value)
             now = self._clock.now()
             if task.state is State.RUNNING:
-                event = {"at": now, "event": "cancel_requested"}
-                with store_errors():
-                    marked = self._tasks.update_one(
-                        {"_id": task.id, "fence": task.fence},
-                        {"$set": {"cancel": True}} | _recorded(event),
-                    ).matched_count
-                if marked:
-                    return self._after(task, {"cancel": True}, event, None)
+                marked = self.ask_to_stop(task)
+                if marked is not None:
+                    return marked
             else:
                 fields = self._final(State.CANCELLED, error=error)
                 ended = self._move(task, fields, {"at": now, "event": "cancelled"} | error)
                 if ended is not None:
                     return ended
             task = self.get(task.id)
+
+    def ask_to_stop(self, task: Task) -> Task | None:
+        """Mark a task, as it was read, as one to be cancelled; None when it has moved on."""
+        event = {"at": self._clock.now(), "event": "cancel_requested"}
+        with store_errors():
+            marked = self._tasks.update_one(
+                {"_id": task.id, "fence": task.fence},
+                {"$set": {"cancel": True}} | _recorded(event),
+            ).matched_count
+        return self._after(task, {"cancel": True}, event, None) if marked else None
 
     # -- the rescuer's side ----------------------------------------------------------
 

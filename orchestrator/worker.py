@@ -346,30 +346,27 @@ class Runtime:
     def _end_process(self, reason: str, status: int) -> None:
         """Hand back what is held, at nobody's cost, and end without waiting for any thread.
 
-        The rescuer publishes it when this process is gone, so that no handler overlaps with
-        its own next run. Where MongoDB is away the leases run out.
+        That comes last: the rescuer publishes it within a second, and no handler is to overlap
+        with its own next run. Where MongoDB is away the leases run out.
         """
         self._stopping.set()
         self._holds.close()
         self._holds.wait_for_claims(self._settings.store_timeout_s)
-        handed_back = 0
+        # What Redis and MongoDB are told may take them seconds.
+        self._sign_off()
+        log.warning("worker.ends", reason=reason, status=status, holds=len(self._holds.inside()))
         try:
             for held in self._holds.inside():
                 if held.claim is not None:
-                    handed_back += self._hand_back(held.claim, "worker_ended")
+                    self._hand_back(held.claim, "worker_ended")
         except StoreUnavailable as error:
             log.warning("worker.hand_back_failed", error=error.code)
-        self._sign_off()
-        log.warning("worker.ends", reason=reason, status=status, handed_back=handed_back)
         logging.shutdown()
         os._exit(status)
 
-    def _hand_back(self, claim: Claim, code: str) -> bool:
-        try:
+    def _hand_back(self, claim: Claim, code: str) -> None:
+        with contextlib.suppress(StaleAttempt):
             self.engine.store.retry(claim, {"code": code}, 0.0, failed=False)
-        except StaleAttempt:
-            return False
-        return True
 
     # -- one task --------------------------------------------------------------------
 
