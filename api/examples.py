@@ -410,7 +410,7 @@ EXAMPLES: Mapping[str, Any] = {
             "queue_size": 2,
         },
         "agents": [_AGENT],
-        "workflows": {},
+        "workflows": {"running": 3, "paused": 0, "compensating": 0},
     },
     "Agents": {"agents": [_AGENT]},
     "Agent": _AGENT,

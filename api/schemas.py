@@ -862,7 +862,9 @@ class Status(BaseModel):
     orchestrator: Document
     health: Document
     agents: list[Agent]
-    workflows: Document
+    workflows: dict[str, int] = Field(
+        description="Runs that have not ended, by state; each counted to 10,000."
+    )
 
 
 class FieldProblem(BaseModel):

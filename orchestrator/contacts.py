@@ -8,7 +8,7 @@ Collection `contacts`, one document per address:
 
     _id            `alias` of the address
     heard          {channel: when it last wrote there}
-    opted_out_at   it asked not to be written to; gone once it asks for something again
+    opted_out_at   when it asked not to be written to; answers go there all the same
 """
 
 import datetime as dt
@@ -50,10 +50,6 @@ class Contacts:
     def opt_out(self, address: str) -> None:
         """The customer wants no messages that are not answers."""
         self._write(address, {"$set": {"opted_out_at": self._clock.now()}})
-
-    def opt_in(self, address: str) -> None:
-        """The customer may be written to again."""
-        self._write(address, {"$unset": {"opted_out_at": ""}})
 
     def opted_out(self, address: str) -> bool:
         """Whether the customer has asked to be left alone."""

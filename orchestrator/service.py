@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from pymongo.database import Database
 
+from orchestrator.advance import RunState
 from orchestrator.broker import published_at
 from orchestrator.clock import Clock
 from orchestrator.declarations import Declaration, DeclarationStore
@@ -25,6 +26,7 @@ Document = dict[str, Any]
 COUNTS_FOR_S = 3.0
 # Counting a long backlog takes its time: it gets this share of it at most.
 COUNTING_SHARE = 0.05
+RUNS_TOLD = 10_000
 
 
 class Service:
@@ -196,8 +198,19 @@ class Service:
                 else sum(sum(depths.values()) for depths in load.queues.values()),
             },
             "agents": agents,
-            "workflows": {},
+            "workflows": self._unfinished_runs(),
         }
+
+    def _unfinished_runs(self) -> dict[str, int]:
+        """How many workflow runs are in each state that is not final, each counted to RUNS_TOLD."""
+        with store_errors():
+            return {
+                state.value: self._database["runs"].count_documents(
+                    {"state": state.value}, limit=RUNS_TOLD
+                )
+                for state in RunState
+                if not state.final
+            }
 
     def dead_letters(self) -> int:
         """How many failed tasks nobody has replayed or discarded, counted to 10,000.

@@ -342,3 +342,12 @@ def test_workflows_are_the_operators(desk):
     ):
         assert getattr(client, method)(path, json={}).status_code == 401
         assert getattr(client, method)(path, json={}, headers=CLIENT).status_code == 403
+
+
+def test_the_status_of_the_desk_counts_runs_that_have_not_ended(desk, door):
+    assert door.put("/api/workflows/flow", json=FLOW).status_code == 200
+    runs = [door.post(RUNS, json={"input": {"n": n}}).json["id"] for n in range(3)]
+    assert door.post(f"/api/workflows/runs/{runs[0]}/pause").status_code == 200
+    assert door.post(f"/api/workflows/runs/{runs[1]}/cancel").status_code == 200
+    told = door.get("/api/orchestrator/status").json["workflows"]
+    assert told == {"running": 1, "paused": 1, "compensating": 0}

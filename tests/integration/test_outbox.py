@@ -287,8 +287,6 @@ def test_follow_ups_and_only_they_heed_an_opt_out(engine, committed):
     assert engine.outbox.deliver(reply.id, 0, Paper()).state is EntryState.SENT
     dropped = engine.outbox.deliver(follow_up.id, 0, Paper())
     assert (dropped.state, dropped.reason["code"]) == (EntryState.DROPPED, "opted_out")
-    engine.contacts.opt_in(PHONE)
-    assert not engine.contacts.opted_out(PHONE)
 
 
 def test_a_person_has_an_uncertain_entry_sent_again_or_drops_it(engine, committed):
