@@ -14,6 +14,7 @@ when they are asked for.
 """
 
 import datetime as dt
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,8 @@ from orchestrator.tasks import Document
 
 MAX_VISITS: Final = 10_000
 MAX_MAPPED: Final = 1_000
+# Of what expressions make up: results may be put together again and again.
+MAX_FILLED_BYTES: Final = 1024 * 1024
 UNDO_RETRIES: Final = Retries(times=3)
 # Nothing has to be heard for a run to go on: while it waits for a task or a child run it is
 # looked at this often, and while it only waits for time and events
@@ -259,7 +262,9 @@ def retried(run: Run, definition: Definition) -> Run:
         raise Conflict("What completed has been undone: start it anew.")
     reopened: list[Visit] = []
     for visit in run.visits:
+        # A map that could not even begin is tried again itself, and not by its chains.
         inside = isinstance(definition.step(visit.step), ParallelStep | MapStep)
+        inside = inside and not (visit.code == BadExpression.code and not visit.size)
         if visit.state in (VisitState.FAILED, VisitState.CANCELLED) and not visit.way:
             visit = replace(
                 visit,
@@ -353,6 +358,13 @@ class _Advancing:
             return self._look_at_delay(visit)
         if isinstance(step, CallbackStep):
             return self._look_at_callback(visit, step)
+        if isinstance(step, ConditionStep | SwitchStep):
+            return self._begin(visit, step)  # it had failed, and is retried
+        if isinstance(step, MapStep) and visit.tries > 1 and not visit.size:
+            self._begin(visit, step)
+            begun = self.visits[visit.key]
+            # Nothing to go over is an end, and otherwise its chains are next.
+            return self._complete(begun) if begun.state.open and not begun.size else True
         return self._look_at_chains(visit, step)
 
     # - each kind of step -
@@ -582,6 +594,9 @@ class _Advancing:
             payload = filled(asked.payload, self._data_for(asked.payload, visit))
         except BadExpression as error:
             return self._fail(visit, error.code, error.detail)
+        if _size(payload) > MAX_FILLED_BYTES:
+            detail = f"Its payload is larger than {MAX_FILLED_BYTES} bytes."
+            return self._fail(visit, "too_large", detail)
         self.commands[task_id] = Submit(task_id, asked, payload, visit)
         return False
 
@@ -741,6 +756,11 @@ class _Advancing:
                     error={"code": error.code, "detail": f"Its output: {error.detail}"},
                 )
                 return
+            if _size(output) > MAX_FILLED_BYTES:
+                detail = f"Its output is larger than {MAX_FILLED_BYTES} bytes."
+                too_large = {"code": "too_large", "detail": detail}
+                self.run = replace(run, state=RunState.FAILED, error=too_large)
+                return
             self.run = replace(run, state=RunState.COMPLETED, output=output)
             return
         if any(each.undo and each.state is VisitState.FAILED for each in self.visits.values()):
@@ -883,6 +903,11 @@ class _Advancing:
         changed = replace(visit, **changes)
         self.visits[changed.key] = changed
         return changed
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a value takes."""
+    return len(json.dumps(value, default=str))
 
 
 def _texts(value: Any) -> Iterable[str]:

@@ -12,6 +12,7 @@ Pure. `docs/workflows.md` is the reference for those who write definitions.
 import datetime as dt
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -574,6 +575,10 @@ def _tree(loader: Any, node: yaml.Node, where: _Where, lines: dict[_Where, int])
         for key_node, value_node in node.value:
             # YAML 1.1 takes a bare `on` for true.
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            if "\0" in key:
+                raise yaml.MarkedYAMLError(
+                    problem="holds a name that cannot be stored", problem_mark=key_node.start_mark
+                )
             if key in mapping:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key!r} is written twice", problem_mark=key_node.start_mark
@@ -583,7 +588,23 @@ def _tree(loader: Any, node: yaml.Node, where: _Where, lines: dict[_Where, int])
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_tree(loader, each, (*where, at), lines) for at, each in enumerate(node.value)]
-    return loader.construct_object(node)
+    return _scalar(loader.construct_object(node), node)
+
+
+def _scalar(value: Any, node: yaml.Node) -> Any:
+    """A value as JSON has it, and the store keeps it."""
+    problem = None
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        problem = "is binary"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        problem = "is an integer beyond 64 bits"
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = "is no number"
+    if problem is not None:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return value
 
 
 def check(

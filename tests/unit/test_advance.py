@@ -581,3 +581,112 @@ def test_a_paused_run_is_left_as_it_is():
     definition = flow({"id": "a", "task": "t"})
     run = replace(start(), state=RunState.PAUSED)
     assert advance(run, definition, World().facts()) == (run, ())
+
+
+def go_on(run, definition, world, given=None) -> Run:
+    """A run that is somewhere, to its end."""
+    if given is not None:
+        run = replace(run, input=given)
+    for _ in range(100):
+        world.expected |= {
+            visit.task_id("r1")
+            for visit in run.visits
+            if visit.state is VisitState.ACTIVE and definition.step(visit.step).kind == "task"
+        }
+        run, commands = advance(run, definition, world.facts())
+        world.carry_out(commands)
+        if run.state.final:
+            return run
+        for task_id in world.ready():
+            world.end(task_id)
+        world.now += MINUTE
+    return run
+
+
+@pytest.mark.parametrize(
+    ("step", "bad", "good", "last"),
+    [
+        ({"id": "x", "condition": "input.n > 1", "then": "yes", "else": "no"}, {}, {"n": 2}, "yes"),
+        ({"id": "x", "condition": "input.n > 1", "then": "yes", "else": "no"}, {}, {"n": 0}, "no"),
+        (
+            {"id": "x", "switch": [{"when": "input.n > 1", "then": "yes"}], "default": "no"},
+            {},
+            {"n": 2},
+            "yes",
+        ),
+    ],
+)
+def test_a_run_that_failed_at_a_choice_chooses_when_it_is_retried(step, bad, good, last):
+    ends = [{"id": "yes", "task": "t", "next": "end"}, {"id": "no", "task": "t"}]
+    definition = flow(step, *ends)
+    run = go_on(start(bad), definition, world := World())
+    assert run.error["code"] == "bad_expression"
+    run = go_on(retried(run, definition), definition, world, given=good)
+    assert run.state is RunState.COMPLETED
+    assert [visit.step for visit in run.visits] == ["x", last]
+
+
+@pytest.mark.parametrize("entries", [0, 1, 25])
+def test_a_map_that_could_not_begin_begins_when_it_is_retried(entries):
+    steps = [{"id": "a", "task": "t"}]
+    definition = flow({"id": "m", "map": "input.list", "steps": steps, "limit": 3})
+    run = go_on(start({"list": "none"}), definition, world := World())
+    assert run.error["code"] == "bad_expression"
+    given = {"list": list(range(entries))}
+    run = go_on(retried(run, definition), definition, world, given=given)
+    assert run.state is RunState.COMPLETED
+    assert len(world.tasks) == entries
+
+
+@given(
+    fails=st.sets(st.integers(0, 11), min_size=1),
+    limit=st.integers(1, 12),
+    join=st.sampled_from(["all", "any", 5]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_map_whose_entries_failed_goes_on_from_them_and_does_none_twice(fails, limit, join):
+    steps = [{"id": "a", "task": "t"}, {"id": "b", "task": "t", "payload": {"n": "=item"}}]
+    definition = flow(
+        {"id": "m", "map": "input.list", "steps": steps, "limit": limit, "join": join},
+        {"id": "z", "task": "t"},
+    )
+    broken = set(fails)
+
+    class Choosy(World):
+        def end(self, task_id):
+            command = self.tasks[task_id]
+            if command.visit.step == "b" and command.payload["n"] in broken:
+                self.outcomes[task_id] = Outcome(False, code="broken")
+            else:
+                self.outcomes[task_id] = Outcome(True, {"of": task_id})
+
+    world = Choosy()
+    run = go_on(start({"list": list(range(12))}), definition, world)
+    needed = {"all": 12, "any": 1}.get(join, join)
+    assert (run.state is RunState.COMPLETED) == (12 - len(fails) >= needed)
+    done = {task for task, outcome in world.outcomes.items() if outcome.completed}
+    if run.state is RunState.FAILED:
+        broken.clear()
+        run = go_on(retried(run, definition), definition, world)
+        assert run.state is RunState.COMPLETED
+        # Each entry came through both steps at most once, and what was done stayed done.
+        now_done = [task for task, outcome in world.outcomes.items() if outcome.completed]
+        assert done <= set(now_done)
+        places = [task.rpartition(".")[0] for task in now_done]
+        assert len(places) == len(set(places))
+
+
+def test_what_expressions_make_up_has_a_limit():
+    """A result of a megabyte, put together with itself."""
+    big = {"text": "x" * 700_000}
+    definition = flow(
+        {"id": "a", "task": "t", "result": "big"},
+        {"id": "b", "task": "t", "payload": {"two": "=data.big.text + data.big.text"}},
+    )
+    run = go_on(start(), definition, World(results={"a": big}))
+    assert (run.state, run.error["code"]) == (RunState.FAILED, "too_large")
+    definition = flow(
+        {"id": "a", "task": "t", "result": "big"}, output={"x": "=data.big", "y": "=data.big"}
+    )
+    run = go_on(start(), definition, World(results={"a": big}))
+    assert (run.state, run.error["code"]) == (RunState.FAILED, "too_large")

@@ -87,6 +87,22 @@ def test_what_is_no_definition_at_all(text, line, words):
     assert words in fault.problem
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("9223372036854775808", "64 bits"), (".nan", "no number"), ("!!binary aGk=", "binary")],
+)
+def test_values_that_cannot_be_kept_are_refused(value, words):
+    [(line, problem)] = faults(f"{HEAD}- id: a\n  task: t\n  payload: {{x: {value}}}\n")
+    assert line == 5
+    assert words in problem
+
+
+def test_a_date_is_a_text_as_in_json():
+    text = f"{HEAD}- id: a\n  task: t\n  payload: {{x: 2026-12-24, y: 2026-12-24T10:00:00Z}}\n"
+    payload = parse(text, "flow.yaml").step("a").payload
+    assert payload == {"x": "2026-12-24", "y": "2026-12-24T10:00:00+00:00"}
+
+
 def test_a_reference_that_multiplies_itself_is_refused():
     bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(8)
