@@ -119,7 +119,7 @@ def facts_of(session: Mapping[str, Any], quotes: Iterable[Mapping[str, Any]]) ->
         "offered": any(map(was_sent, made)),
         "accepted": QuoteState.ACCEPTED in states,
         "turns_to_quote": len(before) + 1 if made else None,
-        "objections": sorted(session["context"]["shared"].get("objections") or ()),
+        "objections": sorted(session.get("context", {}).get("shared", {}).get("objections") or ()),
         "to_person": session["owner"] == "human" or session.get("waiting_since") is not None,
     }
 

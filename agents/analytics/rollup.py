@@ -34,10 +34,12 @@ Written by this module only.
 """
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from pymongo import ReplaceOne
 from pymongo.database import Database
 
 from agents.analytics.facts import (
@@ -69,9 +71,15 @@ ONE_DAY: Final = dt.timedelta(days=1)
 OVERLAP: Final = dt.timedelta(minutes=2)
 # Hours with tasks that are not final are looked at again so often.
 LOOK_AGAIN: Final = dt.timedelta(minutes=10)
+LOOK_AGAIN_AT_MOST: Final = dt.timedelta(hours=6)
+BATCH: Final = 200
 PARTS: Final = ("tasks", "decisions", "conversations", "quotes", "followups")
 DECIDED: Final = tuple(state for state in QuoteState if not state.open)
 LONG_AGO: Final = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+_SESSION_FIELDS: Final = (
+    *("channel", "owner", "waiting_since", "turns", "created_at", "updated_at"),
+    "context.shared.objections",
+)
 _QUOTE_FIELDS: Final = (
     *("state", "superseded_by", "channel", "items.product", "items.total", "currency", "total"),
     *("history", "created_at", "session"),
@@ -99,6 +107,12 @@ def _name(hour: dt.datetime) -> str:
 def hour_named(name: str) -> dt.datetime:
     """The inverse of an hour's id."""
     return dt.datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=dt.UTC)
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    left = iter(documents)
+    while batch := list(itertools.islice(left, BATCH)):
+        yield batch
 
 
 class RollUp:
@@ -195,7 +209,11 @@ class RollUp:
                 if all_settled and hour + HOUR + OVERLAP <= now:
                     unset["unsettled_at"] = ""
                 else:
-                    fields["unsettled_at"] = now + LOOK_AGAIN
+                    # What has taken days may take some more: a run that waits for weeks.
+                    pause = max(LOOK_AGAIN, min((now - hour) / 20, LOOK_AGAIN_AT_MOST))
+                    fields["unsettled_at"] = now + pause
+            elif hour in dirty["tasks"]:
+                unset["unsettled_at"] = ""
             if hour in dirty["conversations"]:
                 fields["conversations"] = self._count_conversations(hour).to_document()
             if hour in dirty["quotes"]:
@@ -209,7 +227,7 @@ class RollUp:
                     fields["effects_at"] = now + HOUR
                 else:
                     unset["effects_at"] = ""
-            if fields:
+            if fields or unset:
                 self._write(hour, fields, unset)
         self._make_days(touched)
         return touched
@@ -250,24 +268,35 @@ class RollUp:
 
     def _facts_since(self, seen: dt.datetime) -> set[dt.datetime]:
         """Keep the facts of conversations that have changed; the hours in which they began."""
-        hours = set()
-        for session in self._sessions.find({"updated_at": {"$gte": seen}}):
-            hours.add(self._keep_facts(session))
-        for quote in self._quotes.find({"changed_at": {"$gte": seen}}, {"session": 1}):
-            if quote["session"] is None:
-                continue
-            of = self._sessions.find_one({"_id": quote["session"]})
-            if of is not None and of["updated_at"] < seen:
-                hours.add(self._keep_facts(of))
+        hours: set[dt.datetime] = set()
+        for found in _batches(self._sessions.find({"updated_at": {"$gte": seen}}, _SESSION_FIELDS)):
+            hours |= self._keep_facts(found)
+        changed = self._quotes.find({"changed_at": {"$gte": seen}}, {"session": 1})
+        for quotes in _batches(changed):
+            named = {"_id": {"$in": [each["session"] for each in quotes if each["session"]]}}
+            of = self._sessions.find(named, _SESSION_FIELDS)
+            hours |= self._keep_facts([each for each in of if each["updated_at"] < seen])
         return hours
 
-    def _keep_facts(self, session: Document) -> dt.datetime:
-        quotes = list(self._quotes.find({"session": session["_id"]}))
-        name = self._facts_id(session)
-        facts = joined(self._facts.find_one({"_id": name}), facts_of(session, quotes))
-        facts["expire_at"] = facts["began_at"] + self._kept
-        self._facts.replace_one({"_id": name}, facts | {"_id": name}, upsert=True)
-        return hour_of(facts["began_at"])
+    def _keep_facts(self, sessions: list[Document]) -> set[dt.datetime]:
+        if not sessions:
+            return set()
+        quotes: dict[str, list[Document]] = {each["_id"]: [] for each in sessions}
+        for quote in self._quotes.find({"session": {"$in": list(quotes)}}, _QUOTE_FIELDS):
+            quotes[quote["session"]].append(quote)
+        names = {each["_id"]: self._facts_id(each) for each in sessions}
+        known = {
+            each["_id"]: each for each in self._facts.find({"_id": {"$in": [*names.values()]}})
+        }
+        writes, hours = [], set()
+        for session in sessions:
+            name = names[session["_id"]]
+            facts = joined(known.get(name), facts_of(session, quotes[session["_id"]]))
+            facts["expire_at"] = facts["began_at"] + self._kept
+            writes.append(ReplaceOne({"_id": name}, facts, upsert=True))
+            hours.add(hour_of(facts["began_at"]))
+        self._facts.bulk_write(writes, ordered=False)
+        return hours
 
     def _facts_id(self, session: Document) -> str:
         # A session that is made again under the same id, after an erasure, is another one.

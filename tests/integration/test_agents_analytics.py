@@ -161,7 +161,7 @@ def test_what_comes_late_corrects_its_hour_and_its_day(
     finish(engine, unfinished)
     quotes.ask("accept_quote", {"quote_id": quote})
     decided = engine.clock.now()
-    advance(3700)
+    advance(4 * 3600)
     desk.ask("roll_up")
     rollup = analytics_of(engine).rollup
     day = merged(rollup.daily(rollup.day_of(began), rollup.day_of(began + 24 * HOUR)).values())
