@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import privacy
 import pytest
 
 from deploy.servers import MongoServer, RedisServer
@@ -47,6 +48,7 @@ class Desk:
         self.settings = Settings(**{key.lower(): v for key, v in self.environment.items()})
         self.engine = Engine(self.settings)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.ear = privacy.Ear(redis.url)
 
     def spawn(self, *command: str, log: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a Python module as a process of its own group, logging to a file."""
@@ -121,11 +123,26 @@ class Desk:
         Path(payload["gate"]).touch()
 
     def close(self) -> None:
+        """End what was started, and hold it against what a log and Redis may show.
+
+        Raises:
+            AssertionError: a customer's words, name or phone, or a token, is where it must not be.
+        """
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        heard = self.ear.close()
+        leaks = privacy.leaks(
+            {
+                "a command to Redis": heard,
+                "Redis": privacy.everything_in(self.engine.redis),
+                "a log": privacy.logs_in(self.directory),
+            },
+            privacy.secrets_of(self.engine.database, self.environment),
+        )
         self.engine.close()
+        assert not leaks, "\n".join(leaks[:20])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`make run` for real: every process, on free ports and a data folder of its own."""
 
+import datetime as dt
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import privacy
 import psutil
 import pymongo
 import pytest
@@ -19,6 +21,7 @@ import requests
 from deploy.run import can_listen
 from deploy.servers import LOOPBACK, free_port
 from deploy.supervision import Died, EventReader
+from orchestrator.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROLES = {"analytics", "conversation", "data_sync", "followup", "orchestrator", "quote"}
@@ -71,6 +74,14 @@ class Launcher:
     def processes(self) -> list[psutil.Process]:
         return psutil.Process(self.child.pid).children(recursive=True)
 
+    def environment(self) -> dict[str, str]:
+        """Where the servers are, for a program that is started beside the stack."""
+        return {
+            "DATA_DIR": str(self.data_dir),
+            "REDIS_URL": f"redis://{LOOPBACK}:{self.ports['REDIS_PORT']}/0",
+            "MONGODB_URI": f"mongodb://{LOOPBACK}:{self.ports['MONGODB_PORT']}",
+        }
+
     def find(self, *words: str) -> psutil.Process | None:
         """The process whose command line ends with these words."""
         for process in self.processes():
@@ -83,6 +94,23 @@ class Launcher:
 
     def url(self, name: str, path: str) -> str:
         return f"http://{LOOPBACK}:{self.ports[name]}{path}"
+
+    def leaks(self) -> list[str]:
+        """What of customers, and which tokens, logs and Redis show."""
+        tokens = {
+            f"{name.upper()}_TOKEN": (self.data_dir / name).read_text().strip()
+            for name in ("operator_token", "flower_password")
+        }
+        url = f"mongodb://{LOOPBACK}:{self.ports['MONGODB_PORT']}"
+        with pymongo.MongoClient[dict[str, Any]](url) as mongo:
+            database = mongo[Settings.model_fields["mongodb_database"].default]
+            secrets = privacy.secrets_of(database, tokens)
+        assert any("message" in what for what in secrets.values())
+        with redis.Redis(port=self.ports["REDIS_PORT"], decode_responses=True) as client:
+            kept = privacy.everything_in(client)
+        return privacy.leaks(
+            {"Redis": kept, "a log": privacy.logs_in(self.data_dir / "logs")}, secrets
+        )
 
     def end(self) -> int:
         """Ctrl-C; the exit status."""
@@ -114,7 +142,9 @@ def run_to_end(data_dir: Path, ports: dict[str, int]) -> Launcher:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     launcher = Launcher(tmp_path_factory.mktemp("stack") / "data", free_ports())
     yield launcher
+    leaks = launcher.leaks() if launcher.child.poll() is None else []
     launcher.drop()
+    assert not leaks, "\n".join(leaks[:20])
 
 
 @pytest.fixture
@@ -174,6 +204,81 @@ def test_flower_shows_six_workers_by_name_their_queues_and_completed_tasks(
     assert {queue["name"] for queue in queues} == ROLES
     broker = session.get(ready.url("FLOWER_PORT", "/broker"), timeout=10).text
     assert all(role in broker for role in ROLES)
+
+
+def test_the_demonstration_shows_a_conversation_and_how_it_came_about(ready: Launcher) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "deploy.demo"],
+        cwd=PROJECT,
+        env=os.environ | {"DATA_DIR": str(ready.data_dir), "COLUMNS": "110"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr
+    for told in ("A customer writes", "¡De nada!", "What became of message 5", "9.450,00"):
+        assert told in shown.stdout
+    for fact in ("router: quote_agent", "accepted", "waiting", "resumed", "completed"):
+        assert fact in shown.stdout
+    assert "orchestrator show " in shown.stdout
+
+
+BLOCK = re.compile(r"```sh\n(.*?)```\s*(?:```\n(.*?)```)?", re.DOTALL)
+
+
+def test_what_the_documents_say_to_type_is_what_happens(ready: Launcher, tmp_path: Path) -> None:
+    section = _told("README.md").partition("## A conversation")[2].partition("\n## ")[0]
+    ran = 0
+    for script, expected in BLOCK.findall(section):
+        printed = _typed(ready, script, tmp_path)
+        if expected:
+            # Codes and dates are of the day.
+            assert _lasting(printed) == _lasting(expected)
+        ran += 1
+    assert ran >= 3
+    # They go on with the conversation that the README has begun.
+    [definition] = re.findall(
+        r"```yaml\n(id: quote_followed_up.*?)```", _told("docs/workflows.md"), re.S
+    )
+    (tmp_path / "quote_followed_up.yaml").write_text(definition)
+    for document in sorted((PROJECT / "docs").glob("*.md")):
+        for script, _ in BLOCK.findall(document.read_text()):
+            if "curl" in script and document.name != "add-an-agent.md":  # it has its own test
+                printed = _typed(ready, script, tmp_path)
+                assert printed.startswith("{"), (document.name, printed)
+                assert "urn:agent-orchestrator:problem" not in printed, (document.name, printed)
+                ran += 1
+    assert ran >= 5
+
+
+def _told(document: str) -> str:
+    return (PROJECT / document).read_text()
+
+
+def _typed(ready: Launcher, script: str, directory: Path) -> str:
+    """What a script of a document prints, at this stack's ports and on a day still to come."""
+    tomorrow = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).date().isoformat()
+    script = script.replace("http://127.0.0.1:8000", ready.url("PORT", ""))
+    script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    script = re.sub(r'(?<="at": ")\d{4}-\d\d-\d\d', tomorrow, script)
+    token = (ready.data_dir / "operator_token").read_text().strip()
+    typed = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=directory,
+        env=os.environ | ready.environment() | {"OPERATOR_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert typed.returncode == 0, script + typed.stdout + typed.stderr
+    return typed.stdout
+
+
+def _lasting(text: str) -> list[str]:
+    dated = r"COT-\d{4}-\d{6}|\d{1,2} \w{3}\.? ?(?:de )?\d{4}|[A-Z][a-z]{2} \d{1,2}, \d{4}"
+    return re.sub(dated, "…", text).split()
 
 
 def test_secrets_are_in_private_files_and_in_no_command_line(ready: Launcher) -> None:
