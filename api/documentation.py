@@ -141,6 +141,12 @@ td, th { padding: .2em .8em .2em 0; text-align: left; vertical-align: top }
 {{ operation.summary }}</h3>
 <p style="white-space: pre-line">{{ operation.description }}</p>
 <table>
+{% if operation.security is defined %}
+<tr><th>who may</th><td colspan="2">
+{% for one in operation.security %}{{ ', ' if not loop.first }}{{ (one | list | first) or
+'without credentials from this machine, or by the id' }}{% endfor %}
+</td></tr>
+{% endif %}
 {% for parameter in operation.parameters %}
 <tr><th><code>{{ parameter.name }}</code></th><td>{{ parameter.in }}</td>
 <td>{{ parameter.schema.description }}</td></tr>
