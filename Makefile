@@ -12,7 +12,8 @@ UV_VERSION := 0.13.9
 TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent demo bench fuzz torture torture-celery soak lock clean
+.PHONY: help run test check lint agent demo bench fuzz torture torture-celery torture-workflows \
+	soak lock clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -50,6 +51,10 @@ torture: $(READY) ## kill everything at random under load; MINUTES=30 SEED=1 ARG
 
 torture-celery: $(READY) ## the same load and faults against Celery alone; MINUTES=30 SEED=1
 	@$(TORTURE) --celery --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)
+
+torture-workflows: $(READY) ## kill what carries runs of the shipped workflows; MINUTES=5 RUNS=500 SEED=1
+	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture.flows --minutes $(or $(MINUTES),5) \
+		--runs $(or $(RUNS),500) --seed $(or $(SEED),1) $(ARGS)
 
 soak: $(READY) ## 100,000 tasks as fast as they go, and the memory of every process; TASKS=100000
 	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture.soak --tasks $(or $(TASKS),100000)

@@ -90,6 +90,7 @@ class Engine:
             self.store,
             self.definitions,
             self.coordinator,
+            self.metrics,
             settings,
         )
         self.triggers = Triggers(

@@ -59,6 +59,7 @@ class Metrics:
         self._run = histogram("task_run_seconds", "Claim to end of a run.", SLOW, "type", "agent")
         self._wait = histogram("task_wait_seconds", "Ready to claim.", SLOW, "type", "agent")
         self._rescues = counter("rescues", "What the rescuer mended.", "kind")
+        self._runs = counter("runs_ended", "Workflow runs that ended.", "workflow", "state")
         self._store = histogram("store_command_seconds", "MongoDB's answers.", FAST, "command")
         self._store_failures = counter("store_failures", "Commands that failed.", "command")
         self._requests = counter("http_requests", "Answers.", "method", "route", "status")
@@ -91,6 +92,10 @@ class Metrics:
         for kind, count in counts.items():
             if count:
                 self._rescues.labels(kind).inc(count)
+
+    def run_ended(self, workflow: str, state: str) -> None:
+        """A workflow run came to its end."""
+        self._runs.labels(workflow, state).inc()
 
     def answered(self, method: str, route: str | None, status: int, took_s: float) -> None:
         """A request was answered; `route` is its pattern, None where there is none."""

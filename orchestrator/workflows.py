@@ -83,6 +83,7 @@ from orchestrator.errors import (
 )
 from orchestrator.keys import SigningKey
 from orchestrator.logs import log
+from orchestrator.metrics import Metrics
 from orchestrator.pages import newest_first, oldest_first
 from orchestrator.settings import Settings
 from orchestrator.tasks import (
@@ -213,6 +214,7 @@ class Workflows:
         store: TaskStore,
         definitions: DefinitionStore,
         coordinator: "Coordinator",
+        metrics: Metrics,
         settings: Settings,
     ) -> None:
         self._runs = database["runs"]
@@ -223,6 +225,7 @@ class Workflows:
         self._store = store
         self._definitions = definitions
         self._coordinator = coordinator
+        self._metrics = metrics
         self._settings = settings
 
     def ensure_indexes(self) -> None:
@@ -683,6 +686,7 @@ class Workflows:
             steps=len(run.visits),
             code=(run.error or {}).get("code"),
         )
+        self._metrics.run_ended(stored.workflow, run.state.value)
         with store_errors():
             self._waits.delete_many({"run_id": run.id})
             kept = self._ended(run.state)["expire_at"]

@@ -88,6 +88,17 @@ def test_a_run_goes_from_task_to_task_with_their_results(desk):
     assert [step["result"] for step in desk.workflows.steps(ended)] == [{"n": 6}, {"n": 7}]
 
 
+def test_ended_runs_are_counted(desk):
+    put(desk, {"id": "a", **DO})
+    for fail in ((), (), ("a",)):
+        start(desk)
+        work(desk, fail=fail)
+    value = desk.metrics.registry.get_sample_value
+    ended = {"workflow": "flow", "state": "completed"}
+    assert value("orchestrator_runs_ended_total", ended) == 2
+    assert value("orchestrator_runs_ended_total", ended | {"state": "failed"}) == 1
+
+
 def test_a_definition_has_versions_and_a_run_keeps_its_own(desk):
     first = put(desk, {"id": "a", **DO}, {"id": "b", **DO})
     run = start(desk)
