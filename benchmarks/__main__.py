@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.crowd import Crowd, crowd
 from benchmarks.decision import decision_us
+from benchmarks.following_up import Following, following
 from benchmarks.overtaking import Waits, overtaking
 from benchmarks.reports import Year, year
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
@@ -48,6 +49,7 @@ class Part(StrEnum):
     RESCUE = "rescue"
     CROWD = "crowd"
     REPORTS = "reports"
+    FOLLOW_UPS = "follow-ups"
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,33 @@ def reported(messages: int, directory: Path, console: Console) -> Year:
     return cost
 
 
+def followed_up(sessions: int, directory: Path, console: Console) -> Following:
+    """What finding whom to write to costs; told as a table, too."""
+    for name in ("redis-7", "mongodb-7"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-7") as redis_server,
+        MongoServer(directory / "mongodb-7", sync=False) as mongo_server,
+        console.status("follow-ups") as status,
+    ):
+        found = following(
+            sessions,
+            mongo_server.url,
+            f"{redis_server.url}/0",
+            directory,
+            lambda what: status.update(f"follow-ups: {what}"),
+        )
+    table = Table(title="Finding whom to write to, two rules")
+    for heading in ("conversations", "an idle pass, ms", "ratio"):
+        table.add_column(heading, justify="right")
+    table.add_row(f"{found.few:,}", f"{found.few_ms:.1f}", "1")
+    ratio = found.many_ms / found.few_ms
+    table.add_row(f"{found.sessions:,}", f"{found.many_ms:.1f}", f"{ratio:.2f}")
+    console.print(table)
+    console.print(f"The first time, {found.looked_at_per_s:,.0f} conversations a second.")
+    return found
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of both sides.")] = 3,
     tasks: Annotated[int, typer.Option(min=100, help="Tasks of one drain.")] = 5000,
@@ -359,6 +388,9 @@ def main(
     kills: Annotated[int, typer.Option(min=1, help="Workers killed in the middle of a task.")] = 5,
     waiters: Annotated[int, typer.Option(min=1, help="Open streams, and as many chats.")] = 500,
     messages: Annotated[int, typer.Option(min=1000, help="Of a year that is reported.")] = 100_000,
+    sessions: Annotated[
+        int, typer.Option(min=1000, help="Conversations to find silent customers among.")
+    ] = 100_000,
     bare_events: Annotated[
         bool, typer.Option(help="Whether bare Celery, too, sends what Flower shows of tasks.")
     ] = True,
@@ -370,7 +402,7 @@ def main(
     sizes = Sizes(rounds, tasks, round_trips)
     if quick:
         sizes, backlog, finished, kills, waiters = Sizes(1, 500, 100), 3000, 5000, 1, 50
-        messages = 5000
+        messages, sessions = 5000, 5000
     told: dict[str, Any] = {"sizes": asdict(sizes), "bare_events": bare_events}
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
@@ -399,6 +431,8 @@ def main(
                 told["crowd"] = asdict(besieged(waiters, directory, console))
             if only in (None, Part.REPORTS):
                 told["reports"] = asdict(reported(messages, directory, console))
+            if only in (None, Part.FOLLOW_UPS):
+                told["follow_ups"] = asdict(followed_up(sessions, directory, console))
     if as_json:
         json.dump(told, sys.stdout, indent=2)
         print()
