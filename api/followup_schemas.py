@@ -3,10 +3,10 @@
 import datetime as dt
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from api.pages import NextPageToken, PageQuery
-from api.schemas import SessionId, Strict, _plain
+from api.schemas import Moment, SessionId, Strict, _plain
 
 Document = dict[str, Any]
 State = Literal["planned", "sent", "done", "skipped", "cancelled"]
@@ -29,7 +29,7 @@ class FollowupRequest(Strict):
     text: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain)] | None = (
         Field(None, description="What a `custom` message says.")
     )
-    at: AwareDatetime | None = Field(
+    at: Moment | None = Field(
         None,
         description="Not before this time; without it, as soon as it may go out. Hours, caps and "
         "opt-outs hold for it as for all others.",
@@ -53,7 +53,7 @@ class FollowupQuery(PageQuery):
     rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")] | None = Field(
         None, description="Only those of this rule; `by_hand` is one."
     )
-    since: AwareDatetime | None = Field(None, description="Planned at this time or later.")
+    since: Moment | None = Field(None, description="Planned at this time or later.")
 
 
 class Followup(BaseModel):

@@ -4,10 +4,10 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.pages import NextPageToken, PageQuery
-from api.schemas import Strict
+from api.schemas import Moment, Strict
 from orchestrator.phones import e164
 
 Document = dict[str, Any]
@@ -27,10 +27,10 @@ class ReportRequest(Strict):
     model_config = ConfigDict(strict=False, extra="forbid", hide_input_in_errors=True)
 
     kind: Kind = Field("asked", description="`asked` is the time from `since` to `until`.")
-    since: AwareDatetime | None = Field(
+    since: Moment | None = Field(
         None, description="From the hour of this time on; needed for `asked`, and for it alone."
     )
-    until: AwareDatetime | None = Field(
+    until: Moment | None = Field(
         None, description="To before this time; without it, or when it is still to come, to now."
     )
 
@@ -53,7 +53,7 @@ class ReportQuery(PageQuery):
     """Which reports."""
 
     kind: Kind | None = Field(None, description="Only those of this kind.")
-    since: AwareDatetime | None = Field(None, description="Made at this time or later.")
+    since: Moment | None = Field(None, description="Made at this time or later.")
 
 
 class ReportLanguage(BaseModel):
@@ -157,7 +157,7 @@ class AlertQuery(PageQuery):
     watch: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] | None = Field(
         None, description="Only those of this number."
     )
-    since: AwareDatetime | None = Field(None, description="Begun at this time or later.")
+    since: Moment | None = Field(None, description="Begun at this time or later.")
 
 
 class Alert(BaseModel):

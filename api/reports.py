@@ -117,7 +117,10 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @access.operator
     @reports.output(shapes.Subscription, status_code=201, description="The subscription.")
     @reports.input(shapes.SubscriptionRequest)
-    @reports.doc(summary="Let somebody be told", responses=ASKING)
+    @reports.doc(
+        summary="Let somebody be told",
+        responses=ASKING | {404: "It was asked for with this key before, and removed since."},
+    )
     def subscribe(caller: Caller, json_data: shapes.SubscriptionRequest) -> Any:
         """Send reports or alerts by webhook (signed as Standard Webhooks), n8n or WhatsApp.
 
