@@ -352,17 +352,21 @@ class Runtime:
         self._stopping.set()
         self._holds.close()
         self._holds.wait_for_claims(self._settings.store_timeout_s)
-        # What Redis and MongoDB are told may take them seconds.
-        self._sign_off()
-        log.warning("worker.ends", reason=reason, status=status, holds=len(self._holds.inside()))
         try:
-            for held in self._holds.inside():
+            # What Redis and MongoDB are told may take them seconds.
+            self._sign_off()
+            inside = self._holds.inside()
+            log.warning("worker.ends", reason=reason, status=status, holds=len(inside))
+            for held in inside:
                 if held.claim is not None:
                     self._hand_back(held.claim, "worker_ended")
-        except StoreUnavailable as error:
-            log.warning("worker.hand_back_failed", error=error.code)
-        logging.shutdown()
-        os._exit(status)
+        except Exception as error:
+            # Whatever it was: half a process, without leases, must not stay.
+            code = getattr(error, "code", type(error).__name__)
+            log.warning("worker.hand_back_failed", error=code)
+        finally:
+            logging.shutdown()
+            os._exit(status)
 
     def _hand_back(self, claim: Claim, code: str) -> None:
         with contextlib.suppress(StaleAttempt):
