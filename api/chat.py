@@ -213,7 +213,7 @@ def _accept(engine: Engine, turn: Turn, caller: Caller, key: str | None) -> tupl
             ),
             quiet_s=engine.settings.quiet_ms / 1000 if on_busy == "coalesce" else 0.0,
         )
-    engine.replies.announce_news(f"session:{session.id}")
+    engine.replies.announce_news(ordering_key(session.id))
     spoken = turn.language or session.context["shared"].get("language")
     return task, spoken if spoken in PATIENCE else language, created
 

@@ -20,6 +20,7 @@ from orchestrator.definition_store import DefinitionStore
 from orchestrator.definitions import DefinitionInvalid, load_folder
 from orchestrator.events import Events
 from orchestrator.files import Files
+from orchestrator.keys import SigningKey
 from orchestrator.logs import log
 from orchestrator.metrics import Metrics, StoreWatch
 from orchestrator.outbox import Outbox
@@ -56,7 +57,8 @@ class Engine:
         self.router = Router(self.declarations, self.registry, settings)
         self.admission = Admission(self.store, self.router, settings)
         self.publisher = Publisher(settings)
-        self.replies = Replies(self.redis, self.store, settings)
+        marks = SigningKey(self.database, "announcements")
+        self.replies = Replies(self.redis, self.store, marks, settings)
         self.events = Events(self.database, self.store, self.sessions, self.replies, SWEEP_S)
         self.coordinator = Coordinator(
             self.store,

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from orchestrator.context import Message, Sessions, ordering_key
 from orchestrator.errors import NotFound
 from orchestrator.logs import log
-from orchestrator.replies import Replies, mark_of_key
+from orchestrator.replies import Replies
 from orchestrator.tasks import Document, Task, TaskStore, store_errors
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Watch:
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
+        self.mark = ""  # of a session, in announcements
         # What its watcher has seen: the task's or session's, and the newest message's number.
         self.seen: object = None
         self.number = 0
@@ -125,10 +126,12 @@ class Events:
         return stored
 
     def _watch(self, watch: Watch) -> Watch:
+        if watch.kind == "session":
+            watch.mark = self._replies.mark(ordering_key(watch.name))
         with self._lock:
             self._watches[watch.kind, watch.name].add(watch)
             if watch.kind == "session":
-                self._marks[mark_of_key(ordering_key(watch.name))] = watch.name
+                self._marks[watch.mark] = watch.name
             if self._sweeper is None:
                 self._sweeper = threading.Thread(target=self._run, name="events", daemon=True)
                 self._sweeper.start()
@@ -143,7 +146,7 @@ class Events:
             if not same:
                 del self._watches[watch.kind, watch.name]
                 if watch.kind == "session":
-                    self._marks.pop(mark_of_key(ordering_key(watch.name)), None)
+                    self._marks.pop(watch.mark, None)
 
     def task(self, watch: Watch) -> Task:
         """The watched task as it stands.

@@ -4,8 +4,9 @@ One listener per process hears the ids of finished tasks by Redis' pub/sub, and 
 waits for them. Pub/sub forgets while disconnected, so one sweep a second asks the store,
 in one query, about everything that is still waited for.
 
-An announcement is a task's id and a mark of its ordering key, which may hold a name that a
-client chose.
+An announcement is a task's id and a mark of its ordering key. That may hold a name that a client
+chose, even a phone number, whose plain hash anybody could look up: the mark is made with a key of
+this installation.
 """
 
 import threading
@@ -16,25 +17,25 @@ from collections.abc import Callable
 import pymongo
 import redis
 
+from orchestrator.errors import StoreUnavailable
+from orchestrator.keys import SigningKey
 from orchestrator.logs import log
 from orchestrator.settings import Settings
-from orchestrator.tasks import Task, TaskStore, digest
+from orchestrator.tasks import Task, TaskStore
 
 SWEEP_S = 1.0
 Listener = Callable[[str, str], None]  # task id, mark of its ordering key
 
 
-def mark_of_key(key: str) -> str:
-    """What stands for an ordering key in an announcement."""
-    return digest(key)[:16]
-
-
 class Replies:
     """Announce ends of tasks, and wait for them. Thread-safe; starts listening at first use."""
 
-    def __init__(self, client: redis.Redis, store: TaskStore, settings: Settings) -> None:
+    def __init__(
+        self, client: redis.Redis, store: TaskStore, key: SigningKey, settings: Settings
+    ) -> None:
         self._redis = client
         self._store = store
+        self._key = key
         self._settings = settings
         self._channel = f"{settings.key_prefix}:finished"
         self._lock = threading.Lock()
@@ -48,11 +49,27 @@ class Replies:
 
     def announce(self, task: Task) -> None:
         """Tell every front door that a task is final; a lost message is made good by the sweep."""
-        self._publish(f"{task.id} {mark_of_key(task.key) if task.key else ''}")
+        self._publish(f"{task.id} {self._told(task.key) if task.key else ''}")
 
     def announce_news(self, key: str) -> None:
         """Tell every front door that something has come to be told of an ordering key."""
-        self._publish(f" {mark_of_key(key)}")
+        self._publish(f" {self._told(key)}")
+
+    def mark(self, key: str) -> str:
+        """What stands for an ordering key in an announcement.
+
+        Raises:
+            StoreUnavailable: the installation's key has not been read yet, and cannot be.
+        """
+        return self._key.sign(key)[:16]
+
+    def _told(self, key: str) -> str:
+        try:
+            with pymongo.timeout(self._settings.store_timeout_s):
+                return self.mark(key)
+        except StoreUnavailable as error:
+            log.warning("reply.announced_without_mark", error=error.code)
+            return ""
 
     def _publish(self, announcement: str) -> None:
         if time.monotonic() < self._quiet_until:

@@ -1,8 +1,10 @@
 """Waiting for tasks to end."""
 
+import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from orchestrator.context import ordering_key
 from orchestrator.engine import Engine
 from orchestrator.replies import SWEEP_S
 from orchestrator.tasks import Request, State, Task
@@ -53,6 +55,37 @@ def test_an_announcement_of_another_process_is_heard(engine, settings, eventuall
         )
         other.replies.announce(task)
         assert future.result(5).state is State.COMPLETED
+    other.close()
+
+
+def test_an_announcement_shows_no_name_not_even_its_plain_hash(engine, settings):
+    """A session's id may be a phone number: there are few enough to try them all."""
+    key, other = ordering_key("59899123456"), Engine(settings)
+    with engine.redis.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(f"{settings.key_prefix}:finished")
+        assert heard.get_message(timeout=5) is None
+        for process in (engine, other):
+            process.replies.announce_news(key)
+        told = [heard.get_message(timeout=5)["data"].strip() for _ in range(2)]
+    # All processes of an installation say the same.
+    assert told[0] == told[1]
+    assert len(told[0]) == 16
+    assert told[0] not in hashlib.sha256(key.encode()).hexdigest()
+    other.close()
+
+
+def test_who_watches_a_session_is_woken_by_another_process(engine, settings, eventually):
+    session = engine.sessions.open("s", None, caller="c", channel="web", trusted=True)
+    watch, other = engine.events.watch_session(session.id), Engine(settings)
+    engine.events.session(watch, None)
+    channel = f"{settings.key_prefix}:finished"
+    eventually(lambda: engine.redis.pubsub_numsub(channel)[0][1], 5, "it listens")
+    watch.wait(0)
+    other.replies.announce_news(ordering_key(session.id))
+    # Nothing has changed, so that no sweep would wake it.
+    assert watch.wait(5)
+    engine.events.unwatch(watch)
+    assert not engine.events._marks
     other.close()
 
 
