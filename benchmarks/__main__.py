@@ -29,6 +29,7 @@ from benchmarks.overtaking import Waits, overtaking
 from benchmarks.reports import Year, year
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
+from benchmarks.syncing import Syncing, syncing
 from benchmarks.understanding import Long, Usual, long_messages, usual_messages
 from deploy.servers import MongoServer, RedisServer
 from orchestrator import logs
@@ -48,6 +49,7 @@ class Part(StrEnum):
     OVERTAKING = "overtaking"
     RESCUE = "rescue"
     CROWD = "crowd"
+    SYNC = "sync"
     REPORTS = "reports"
     FOLLOW_UPS = "follow-ups"
 
@@ -250,6 +252,34 @@ def besieged(waiters: int, directory: Path, console: Console) -> Crowd:
     return found
 
 
+def sync(rows: int, directory: Path, console: Console) -> dict[str, Syncing]:
+    """What a sync of a file costs beside a plain read of it; told as a table, too."""
+    for name in ("redis-5", "mongodb-5", "sync"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-5") as redis_server,
+        MongoServer(directory / "mongodb-5", sync=True) as mongo_server,
+        console.status(f"files of {rows:,} rows"),
+    ):
+        found = syncing(rows, directory / "sync", f"{redis_server.url}/0", mongo_server.url)
+    table = Table(title=f"A sync of {rows:,} rows, rows/s, beside a plain read of the file")
+    for heading in ("", "plain", "told", "ratio", "brought in", "ratio", "again", "grew, MB"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    for form, each in found.items():
+        table.add_row(
+            form,
+            f"{each.plain:,.0f}",
+            f"{each.told:,.0f}",
+            f"[bold]{each.ratio_told:.3f}[/]",
+            f"{each.brought_in:,.0f}",
+            f"[bold]{each.ratio_brought_in:.3f}[/]",
+            f"{each.again:,.0f}",
+            f"{each.grew_mb:.0f}",
+        )
+    console.print(table)
+    return found
+
+
 def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
     """Medians over the rounds, and of the ratios within each."""
     summary = {}
@@ -391,6 +421,7 @@ def main(
     sessions: Annotated[
         int, typer.Option(min=1000, help="Conversations to find silent customers among.")
     ] = 100_000,
+    sync_rows: Annotated[int, typer.Option(min=500, help="Rows of a synced file.")] = 100_000,
     bare_events: Annotated[
         bool, typer.Option(help="Whether bare Celery, too, sends what Flower shows of tasks.")
     ] = True,
@@ -403,6 +434,7 @@ def main(
     if quick:
         sizes, backlog, finished, kills, waiters = Sizes(1, 500, 100), 3000, 5000, 1, 50
         messages, sessions = 5000, 5000
+        sync_rows = 3000
     told: dict[str, Any] = {"sizes": asdict(sizes), "bare_events": bare_events}
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
@@ -429,6 +461,9 @@ def main(
                 told["rescue"] = asdict(passed) | {"elsewhere": asdict(killed)}
             if only in (None, Part.CROWD):
                 told["crowd"] = asdict(besieged(waiters, directory, console))
+            if only in (None, Part.SYNC):
+                found = sync(sync_rows, directory, console)
+                told["sync"] = {form: asdict(each) for form, each in found.items()}
             if only in (None, Part.REPORTS):
                 told["reports"] = asdict(reported(messages, directory, console))
             if only in (None, Part.FOLLOW_UPS):
