@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal
 
-from pymongo import ReplaceOne
 from pymongo.database import Database
 
 from agents.catalogue import Catalogue, CatalogueChanges, CatalogueStore, Product, changes
 from agents.data_sync.connector import Abilities, Fault, Page, SourceRow, Values
 from agents.data_sync.rows import Applied, NothingLeft, Row, apply_rows
+from agents.data_sync.store import insert_new
 from agents.data_sync.versions import ImportedCatalogues
 from orchestrator import TaskError
 from orchestrator.clock import Clock
@@ -167,19 +167,21 @@ class CatalogueImports:
     def stage(self, import_id: str, products: Mapping[str, tuple[int, Document | None]]) -> None:
         """Keep rows for an import, each under its key; None takes a product away. Repeatable."""
         expire_at = self._clock.now() + self._kept
-        writes = []
-        for key, (n, product) in products.items():
-            document = {
+        documents = [
+            {
                 "_id": f"{import_id}/{key}",
                 "import": import_id,
                 "n": n,
                 "product": _storable(product),
                 "expire_at": expire_at,
             }
-            writes.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
-        if writes:
+            for key, (n, product) in products.items()
+        ]
+        if documents:
             with store_errors():
-                self._rows.bulk_write(writes, ordered=False)
+                # In place of what an attempt that died has staged; nobody else looks at them.
+                self._rows.delete_many({"_id": {"$in": [each["_id"] for each in documents]}})
+            insert_new(self._rows, documents)
 
     def unstage(self, import_id: str) -> None:
         """Forget the rows of an import."""

@@ -125,25 +125,28 @@ class Running:
         rows = self._mapped(run, page)
         keys = list(rows)
         links = self._store.links(self._name, keys)
+        intended = {} if run.dry_run else self._store.intended(run)
         rows = self._without_doubles(run, rows, links)
         decided: dict[str, Decision] = {}
         done: dict[str, str] = {}
         fresh: dict[str, tuple[Mapped, SourceRow]] = {}
         for key, row in rows.items():
             link, record = links.get(key), row[0].record
-            came = link is not None and link.run == run.mark and not run.dry_run
-            if link is None or not came:
-                fresh[key] = row
-            elif link.next is not None and link.next["row"] == record:
-                # Intended by an attempt that died: as it was decided then.
-                intended = link.next
-                decided[key] = Decision(link.outcome, intended["write"], intended["agreed"])
-            elif link.next is None and (link.agreed or {}) | record == link.agreed:
+            intent = intended.get(key)
+            if intent is not None and intent.row == record:
+                # Decided by an attempt that died, which may have written it already.
+                decided[key] = intent.decision
+            elif (
+                link is not None
+                and (link.run, link.page) == (run.mark, run.page)
+                and not run.dry_run
+                and (link.agreed or {}) | record == link.agreed
+            ):
                 done[key] = link.outcome
             else:
                 fresh[key] = row
         decided |= self._decisions(run, fresh, links)
-        self._apply(run, decided, rows)
+        self._apply(run, decided, rows, links)
         for outcome in done.values():
             run.counts[outcome] += 1
 
@@ -172,8 +175,8 @@ class Running:
         kept = {}
         for key, (mapped, row) in rows.items():
             link = links.get(key)
-            came = link is not None and link.run == run.mark and link.place is not None
-            if came and link is not None and row.place is not None and link.place < row.place:  # type: ignore[operator]
+            before = link is not None and link.run == run.mark and (link.page or 0) < run.page
+            if before and row.place is not None:
                 self._double(run, mapped, row)
             else:
                 kept[key] = (mapped, row)
@@ -251,27 +254,26 @@ class Running:
         run: Run,
         decided: Mapping[str, Decision],
         came: Mapping[str, tuple[Mapped, SourceRow]],
+        links: Mapping[str, Link],
     ) -> None:
         places = {key: row.place for key, (_, row) in came.items()}
         writing = {key: each for key, each in decided.items() if each.write}
+        refused: dict[str, Fault] = {}
         if run.dry_run:
             self._tell(run, writing)
         else:
-            resting = {key: each for key, each in decided.items() if not each.write}
-            self._store.seen(run, resting, places)
-            records = {key: came[key][0].record for key in writing}
-            self._store.intend(run, writing, records, places)
-            refused = {}
+            self._store.intend(run, writing, {key: came[key][0].record for key in writing})
             if writing:
                 rows = {key: self._row(each.write) for key, each in writing.items()}
                 refused = self._target.write(rows)
-            self._store.settle(
-                run, {key: None if key in refused else d.agreed for key, d in writing.items()}
-            )
+            taken = {key: each for key, each in decided.items() if key not in refused}
+            self._store.settle(run, taken, links, places)
+            # What was agreed on with those before stays.
+            self._store.came(run, list(refused))
             self._refusals(run, refused, places)
-            decided = {key: each for key, each in decided.items() if key not in refused}
-        for decision in decided.values():
-            run.counts[decision.outcome] += 1
+        for key, decision in decided.items():
+            if key not in refused:
+                run.counts[decision.outcome] += 1
 
     def _row(self, record: Mapping[str, Any]) -> Document:
         flat = self._sync.target.type == "google_sheet"

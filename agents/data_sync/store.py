@@ -13,9 +13,10 @@ intended by itself writes it again, as it was decided then, and counts it once.
                      changes: of a dry run, the first 500; reason; started_at,
                      updated_at, finished_at
     sync_links       _id: "{sync}/{key}"; sync; agreed: what both sides had;      with the row
-                     run, place: where the key came last; outcome; next: what is
-                     intended: {row, write, agreed}; resolved: what a person has
-                     decided about
+                     run, page, place: where the key came last; outcome;
+                     resolved: what a person has decided about
+    sync_intents     _id: "{page}/{key}"; page: "{run}/{starts}/{page}"; key;     with the page;
+                     row, outcome, write, agreed: what was decided of a row       `expire_at`
     sync_conflicts   _id: "{run}.{hash of the key}"; open_id: "{sync}/{key}"      `expire_at`,
                      while nobody has decided, unique; sync; key; fields: {name:  when decided
                      {agreed, source, target}}; rule; winner; state; by
@@ -27,13 +28,15 @@ Written by `SyncStore` only; the front door reads syncs, runs and conflicts as r
 
 import datetime as dt
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pymongo import ReplaceOne, UpdateOne
+from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from agents.data_sync.reconcile import Decision, Outcome, Winner
 from orchestrator.clock import Clock
@@ -45,6 +48,7 @@ Document = dict[str, Any]
 RunState = Literal["running", "done", "failed", "held"]
 
 REPORTED: Final = 500
+DUPLICATE: Final = 11000
 COUNTED: Final = (
     "rows",
     "inserted",
@@ -151,10 +155,31 @@ class Link:
 
     agreed: Document | None
     run: str | None
+    page: int | None
     place: int | None
     outcome: Outcome
-    next: Document | None
     resolved: Document
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A row as it was read, and what was decided of it."""
+
+    row: Document
+    decision: Decision
+
+
+def insert_new(collection: Collection[Document], documents: list[Document]) -> None:
+    """Insert what is not there yet."""
+    if not documents:
+        return
+    try:
+        with store_errors():
+            collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        faults = (error.details or {}).get("writeErrors", [])
+        if not faults or any(fault.get("code") != DUPLICATE for fault in faults):
+            raise
 
 
 class SyncStore:
@@ -164,6 +189,7 @@ class SyncStore:
         self._syncs = database["syncs"]
         self._runs = database["sync_runs"]
         self._links = database["sync_links"]
+        self._intents = database["sync_intents"]
         self._conflicts = database["sync_conflicts"]
         self._tokens = database["sync_tokens"]
         self._clock = clock
@@ -175,6 +201,8 @@ class SyncStore:
         ensure_index(self._runs, "state", "state _id")
         ensure_index(self._runs, "expiry", "expire_at", expireAfterSeconds=0)
         ensure_index(self._links, "gone", "sync run")
+        ensure_index(self._intents, "page", "page")
+        ensure_index(self._intents, "expiry", "expire_at", expireAfterSeconds=0)
         ensure_index(self._conflicts, "sync", "sync _id")
         ensure_index(self._conflicts, "state", "state _id")
         ensure_index(
@@ -288,6 +316,8 @@ class SyncStore:
             RunOvertaken: another attempt has done it.
         """
         self._write(run, {"cursor": cursor, "page": run.page + 1})
+        with store_errors():
+            self._intents.delete_many({"page": f"{run.mark}/{run.page}"})
         run.cursor, run.page = cursor, run.page + 1
 
     def finish(self, run: Run, state: RunState, reason: Document | None = None) -> None:
@@ -333,96 +363,86 @@ class SyncStore:
             ids[each["_id"]]: Link(
                 each.get("agreed"),
                 each.get("run"),
+                each.get("page"),
                 each.get("place"),
                 each.get("outcome", "unchanged"),
-                each.get("next"),
                 each.get("resolved", {}),
             )
             for each in found
         }
 
+    def intended(self, run: Run) -> dict[str, Intent]:
+        """What an attempt that died has decided of the page that is next; by key."""
+        with store_errors():
+            found = list(self._intents.find({"page": f"{run.mark}/{run.page}"}))
+        return {
+            each["key"]: Intent(
+                each["row"], Decision(each["outcome"], each["write"], each["agreed"])
+            )
+            for each in found
+        }
+
     def intend(
+        self, run: Run, decided: Mapping[str, Decision], records: Mapping[str, Document]
+    ) -> None:
+        """Write down what a page's rows will do, before they do it."""
+        page = f"{run.mark}/{run.page}"
+        expire_at = self._clock.now() + self._kept
+        insert_new(
+            self._intents,
+            [
+                {
+                    "_id": f"{page}/{key}",
+                    "page": page,
+                    "key": key,
+                    "row": records[key],
+                    "outcome": decision.outcome,
+                    "write": decision.write,
+                    "agreed": decision.agreed,
+                    "expire_at": expire_at,
+                }
+                for key, decision in decided.items()
+            ],
+        )
+
+    def settle(
         self,
         run: Run,
         decided: Mapping[str, Decision],
-        records: Mapping[str, Document],
+        links: Mapping[str, Link],
         places: Mapping[str, int | None],
     ) -> None:
-        """Write down what a page's rows will do, before they do it."""
-        self._bulk(
-            [
-                UpdateOne(
-                    {"_id": f"{run.sync}/{key}"},
-                    {
-                        "$set": {
-                            "sync": run.sync,
-                            "run": run.mark,
-                            "place": places[key],
-                            "outcome": decision.outcome,
-                            "next": {
-                                "row": records[key],
-                                "write": decision.write,
-                                "agreed": decision.agreed,
-                            },
-                        }
-                    },
-                    upsert=True,
+        """The rows are at the target, or have nothing to write: both sides agree now. New links
+        are inserted and those that stay are marked in one go each: the embedded server commits
+        every update of a bulk by itself."""
+        came = {"run": run.mark, "page": run.page}
+        fresh, staying, changed = [], defaultdict(list), []
+        for key, decision in decided.items():
+            link = links.get(key)
+            told = {"agreed": decision.agreed, "outcome": decision.outcome, "place": places[key]}
+            if link is None:
+                fresh.append({"_id": f"{run.sync}/{key}", "sync": run.sync} | came | told)
+            elif link.agreed == decision.agreed:
+                staying[decision.outcome].append(f"{run.sync}/{key}")
+            else:
+                changed.append(UpdateOne({"_id": f"{run.sync}/{key}"}, {"$set": came | told}))
+        insert_new(self._links, fresh)
+        with store_errors():
+            for outcome, ids in staying.items():
+                self._links.update_many(
+                    {"_id": {"$in": ids}}, {"$set": came | {"outcome": outcome}}
                 )
-                for key, decision in decided.items()
-            ]
-        )
-
-    def settle(self, run: Run, agreed: Mapping[str, Document | None]) -> None:
-        """The rows are at the target: both sides agree on them now; None where the target
-        refused, and what was agreed before stays."""
-        self._bulk(
-            [
-                UpdateOne(
-                    {"_id": f"{run.sync}/{key}"},
-                    {"$unset": {"next": ""}}
-                    | ({} if document is None else {"$set": {"agreed": document}}),
-                )
-                for key, document in agreed.items()
-            ]
-        )
-
-    def seen(
-        self, run: Run, decided: Mapping[str, Decision], places: Mapping[str, int | None]
-    ) -> None:
-        """The keys came in this run, with nothing to write."""
-        self._bulk(
-            [
-                UpdateOne(
-                    {"_id": f"{run.sync}/{key}"},
-                    {
-                        "$set": {
-                            "sync": run.sync,
-                            "run": run.mark,
-                            "place": places[key],
-                            "outcome": decision.outcome,
-                            "agreed": decision.agreed,
-                        },
-                        "$unset": {"next": ""},
-                    },
-                    upsert=True,
-                )
-                for key, decision in decided.items()
-            ]
-        )
+            if changed:
+                self._links.bulk_write(changed, ordered=False)
 
     def came(self, run: Run, keys: Sequence[str]) -> None:
-        """The keys came in rows that are wrong: they are not gone, if they are known."""
+        """The keys came in rows that did not go in: they are not gone, if they are known."""
         if keys:
             with store_errors():
                 self._links.update_many(
                     {"_id": {"$in": [f"{run.sync}/{key}" for key in keys]}},
-                    {"$set": {"run": run.mark, "place": None, "outcome": "unchanged"}},
+                    {"$set": {"run": run.mark, "page": run.page, "outcome": "unchanged"}},
                 )
-
-    def _bulk(self, writes: list[Any]) -> None:
-        if writes:
-            with store_errors():
-                self._links.bulk_write(writes, ordered=False)
 
     def gone(self, run: Run) -> list[str]:
         """Keys that came before and did not come in this run."""
@@ -580,19 +600,19 @@ class Records:
         """Put values under keys; fields that are not given stay."""
         now = self._clock.now()
         known = self.find(dataset, rows)
-        writes = []
+        fresh: list[Document] = []
+        changed = []
         for key, values in rows.items():
-            before = known[key]["values"] if key in known else {}
-            document = {
-                "_id": f"{dataset}/{key}",
-                "dataset": dataset,
-                "values": before | dict(values),
-                "changed_at": now,
-            }
-            writes.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
-        if writes:
+            document = {"_id": f"{dataset}/{key}", "dataset": dataset, "changed_at": now}
+            if key in known:
+                document["values"] = known[key]["values"] | dict(values)
+                changed.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
+            else:
+                fresh.append(document | {"values": dict(values)})
+        insert_new(self.collection, fresh)
+        if changed:
             with store_errors():
-                self.collection.bulk_write(writes, ordered=False)
+                self.collection.bulk_write(changed, ordered=False)
 
     def delete(self, dataset: str, keys: Iterable[str]) -> None:
         """Take rows away."""

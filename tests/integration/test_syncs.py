@@ -100,7 +100,7 @@ class Died(Exception):
     """As if the process were gone."""
 
 
-STEPS = ["intend", "settle", "seen", "page_done", "finish", "put"]
+STEPS = ["intend", "settle", "came", "page_done", "finish", "put"]
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
