@@ -5,6 +5,7 @@ the workers, and the edge (front door, beat, Flower), so that nothing is accepte
 worker is left for. Secrets are not here: they reach the processes by the environment.
 """
 
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,10 @@ GROUPS = ("servers", "workers", "edge")
 # A process that dies younger than this is started again after a pause, and each time the
 # pause grows by a second; an older one at once. Longer than any of ours takes to get ready.
 YOUNG_S = 20
+# After its grace time a worker hands back what it holds, and a prefork pool is given 3 s more.
+HAND_BACK_S = 5
+# For supervisord itself, when all that it runs has ended.
+SUPERVISOR_S = 10
 # Never give up.
 TRIES = 1_000_000_000
 
@@ -72,12 +77,21 @@ def our_programs(ports: Ports, settings: Settings, door: str) -> Iterator[Progra
     # Here Ctrl-C should not wait for a chat that nobody will read.
     app = ("--graceful-timeout", "3", "api.wsgi:app")
     yield Program("front-door", "edge", (*gunicorn, *app), door, 5)
+    worker_s = math.ceil(settings.shutdown_grace_s) + HAND_BACK_S
     for role in roles(package):
         where = f"worker of agents/{role}"
-        yield Program(role, "workers", (*celery, f"{package}.{role}", "worker"), where, 8)
+        yield Program(role, "workers", (*celery, f"{package}.{role}", "worker"), where, worker_s)
     yield Program("beat", "edge", (*celery, f"{package}.all", "beat"), "timers", 5)
     flower = f"http://127.0.0.1:{ports.flower}"
     yield Program("flower", "edge", (*celery, f"{package}.all", "flower"), flower, 5)
+
+
+def longest_stop_s(programs: Iterable[Program]) -> int:
+    """How long all of them may take to stop: the groups do so one after the other."""
+    longest: dict[str, int] = {}
+    for program in programs:
+        longest[program.group] = max(longest.get(program.group, 0), program.stop_s)
+    return sum(longest.values()) + SUPERVISOR_S
 
 
 def supervisor_conf(folder: Folder, socket: Path, programs: Iterable[Program]) -> str:

@@ -34,9 +34,17 @@ import redis
 
 from deploy.binding import bracketed, refusal
 from deploy.folder import Folder, FolderInUse
-from deploy.programs import ROOT, Ports, Program, our_programs, roles, server_programs
+from deploy.programs import (
+    ROOT,
+    Ports,
+    Program,
+    longest_stop_s,
+    our_programs,
+    roles,
+    server_programs,
+)
 from deploy.servers import LOOPBACK, ServerFailed, mongo_url
-from deploy.supervision import STOP_S, Died, Ended, Killed, Spawned, Supervisord
+from deploy.supervision import Died, Ended, Killed, Spawned, Supervisord
 from orchestrator.errors import BadSettings, BrokerUnavailable
 from orchestrator.registry import Registry, open_redis
 from orchestrator.settings import Settings, is_loopback, load
@@ -353,7 +361,7 @@ class Stack:
         """End everything, in order."""
         print("\nStopping: front door, beat and Flower, then the workers, then the servers.")
         self._supervisord.terminate()
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + longest_stop_s(self._programs.values())
         event = None
         while not isinstance(event, Ended) and time.monotonic() < deadline:
             event = self._supervisord.next_event(within_s=1)

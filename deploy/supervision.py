@@ -23,10 +23,6 @@ from deploy.folder import Folder
 from deploy.programs import Program, supervisor_conf
 from deploy.servers import leashed
 
-# Stopping takes three groups one after the other, none longer than its longest stop_s.
-STOP_S = 40
-ORPHANS_STOP_S = 8
-
 
 @dataclass(frozen=True)
 class Spawned:
@@ -98,6 +94,7 @@ class Supervisord:
     """Runs from construction until `stop`; ends by itself, in order, if this thread ends."""
 
     def __init__(self, folder: Folder, programs: list[Program], lock: int) -> None:
+        self._orphans_stop_s = max(program.stop_s for program in programs)
         self._pids: dict[str, int] = {}
         self._reader = EventReader()
         # Not in the folder: the path of a Unix socket has 107 characters at most.
@@ -164,7 +161,7 @@ class Supervisord:
             self._child.wait()
         if self._child.returncode != 0:
             # It did not stop its children, but they were sent SIGTERM as it died.
-            deadline = time.monotonic() + ORPHANS_STOP_S
+            deadline = time.monotonic() + self._orphans_stop_s
             while any(_is_group(pid) for pid in self._pids.values()):
                 if time.monotonic() > deadline:
                     for pid in filter(_is_group, self._pids.values()):
