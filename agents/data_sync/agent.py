@@ -304,7 +304,7 @@ def take_questions(context: TaskContext, payload: Pass) -> dict[str, Any]:
 
 
 # What is there is found by an index, so that looking often costs nothing.
-agent.every(15, "tell_quotes")
+agent.every(30, "tell_quotes")
 agent.every(60, "take_questions")
 
 

@@ -14,7 +14,13 @@ from weakref import WeakKeyDictionary
 from agents.catalogue import CatalogueNotFound, changes
 from agents.data_sync import definitions as sides
 from agents.data_sync.connector import Connector
-from agents.data_sync.definitions import Definitions, Sink, Sync, load_definitions
+from agents.data_sync.definitions import (
+    Definitions,
+    DefinitionsInvalid,
+    Sink,
+    Sync,
+    load_definitions,
+)
 from agents.data_sync.files import FileSource
 from agents.data_sync.http_json import HttpJson
 from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
@@ -86,6 +92,7 @@ class Syncs:
         stores = stores_of(engine)
         self._catalogues = stores.catalogues
         self._outside = stores.outside
+        self._known: Definitions | None = None
         self._opening = threading.Lock()
         self._tokens_of: dict[Any, Authorisation] = {}
         kept_days = engine.settings.task_retention_days
@@ -112,8 +119,18 @@ class Syncs:
 
     @property
     def definitions(self) -> Definitions:
-        """What the settings file names now."""
-        return load_definitions(self._settings.syncs_file)
+        """What the settings file names now; what it last named, while somebody is at it.
+
+        Raises:
+            TaskError: `settings_invalid`, it never could be used.
+        """
+        try:
+            self._known = load_definitions(self._settings.syncs_file)
+        except (DefinitionsInvalid, OSError) as error:
+            log.warning("sync.settings_invalid", error=type(error).__name__)
+            if self._known is None:
+                raise TaskError("settings_invalid", "SYNCS_FILE cannot be used.") from None
+        return self._known
 
     def declare(self, definitions: Definitions) -> None:
         """Let others see the syncs, and keep their timers as the file has them."""

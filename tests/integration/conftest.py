@@ -177,9 +177,9 @@ class Office:
         (self.folder / "syncs.yaml").write_text(text)
         open_office(self.desk.engine)
 
-    def stock(self, *rows: tuple[str, str, str]) -> None:
+    def stock(self, *rows: tuple[str, str, str], name: str = "stock") -> None:
         lines = ["Código;Nombre;Precio", *(";".join(row) for row in rows)]
-        (self.folder / "in" / "stock.csv").write_text("\n".join(lines))
+        (self.folder / "in" / f"{name}.csv").write_text("\n".join(lines))
 
     def run(self, name: str = "stock", **more: Any) -> Any:
         return self.desk.ask("run_sync", {"sync": name, **more})
