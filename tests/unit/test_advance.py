@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.advance import (
+    Await,
     CallOut,
     Facts,
     Outcome,
@@ -42,13 +43,19 @@ class World:
     outcomes: dict = field(default_factory=dict)
     events: dict = field(default_factory=dict)
     expected: set = field(default_factory=set)
+    waiting: set = field(default_factory=set)
 
     def facts(self) -> Facts:
         missing = frozenset(self.expected - self.tasks.keys())
-        return Facts(self.now, dict(self.outcomes), missing, dict(self.events))
+        waiting = frozenset(self.waiting)
+        return Facts(self.now, dict(self.outcomes), missing, dict(self.events), waiting)
 
     def carry_out(self, commands, lose=None) -> None:
         for command in commands:
+            if isinstance(command, Await):
+                if lose is None or not lose.random() < 0.3:
+                    self.waiting.add(command.visit.key)
+                continue
             if isinstance(command, Stop):
                 self.tasks.setdefault(command.id, command)
                 self.outcomes.setdefault(command.id, Outcome(False, code="cancelled"))
@@ -152,6 +159,8 @@ def definitions(draw, decided=True):
             made["delay"] = {"for": draw(st.sampled_from(["1s", "2h", "3d"]))}
         elif kind == "callback":
             made["callback"] = "answer"
+            if draw(st.booleans()):
+                made |= {"session": "'s1'", "takes": draw(st.booleans())}
         elif kind == "parallel":
             branches = draw(st.integers(1, 3))
             made["parallel"] = {f"b{n}": chain(depth + 1) for n in range(branches)}
@@ -200,6 +209,36 @@ def test_every_run_ends_with_nothing_open(drawn, seed):
     assert run.state.final
     assert not any(visit.state.open for visit in run.visits)
     assert all(task_id in world.outcomes for task_id in world.tasks)
+
+
+@given(definitions(decided=False), st.integers(0, 2**32))
+@settings(max_examples=120, deadline=None)
+def test_a_run_that_failed_comes_to_its_end_when_it_is_retried(drawn, seed):
+    definition, fails, given_ = drawn
+    world = World(fails)
+    run = play(definition, world, random.Random(seed), given=given_)
+    if run.state is not RunState.FAILED or any(visit.undo for visit in run.visits):
+        return
+    done = {task for task, outcome in world.outcomes.items() if outcome.completed}
+    world.fails = {}
+    run = retried(run, definition)
+    for _ in range(500):
+        for visit in run.visits:
+            kind = definition.step(visit.step).kind
+            if visit.state is VisitState.ACTIVE and kind == "task":
+                world.expected.add(visit.task_id("r1"))
+            elif visit.state.open and kind == "callback":
+                world.events[visit.key] = {}
+        run, commands = advance(run, definition, world.facts())
+        world.carry_out(commands)
+        if run.state.final:
+            break
+        for task_id in world.ready():
+            world.end(task_id)
+        world.now = max(world.now, run.due_at) + MINUTE
+    assert run.state is RunState.COMPLETED, run.error
+    assert not any(visit.state.open for visit in run.visits)
+    assert all(world.outcomes[task].completed for task in done)
 
 
 @given(definitions(decided=False), st.integers(0, 2**32), st.integers(0, 30))
