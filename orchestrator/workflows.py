@@ -432,12 +432,11 @@ class Workflows:
             run, commands = advance(stored.run, definition, facts)
             if not self._write(stored, run):
                 continue  # it was changed meanwhile: look again
-            for command in commands:
-                self._carry_out(stored, command)
+            over = [self._carry_out(stored, command) for command in commands]
             if run.state.final:
                 self._end(stored, run)
                 return
-            if not commands or not self._moved(run, definition):
+            if not any(over):
                 return
         log.warning("run.contended", run_id=run_id)
 
@@ -574,28 +573,13 @@ class Workflows:
         kept = dt.timedelta(days=self._settings.task_retention_days)
         return {"state": state.value, "finished_at": now, "expire_at": now + kept}
 
-    def _moved(self, run: Run, definition: Definition) -> bool:
-        """Whether anything that the run waits for is over already: refused, or stopped."""
-        idents = [
-            visit.task_id(run.id)
-            for visit in run.visits
-            if visit.state.open
-            and (visit.undo or definition.step(visit.step).kind in ("task", "workflow", "callback"))
-        ]
-        if not idents:
-            return False
-        if self._store.final_among(idents):
-            return True
-        with store_errors():
-            found = self._runs.find({"_id": {"$in": idents}}, {"state": 1})
-            return any(RunState(each["state"]).final for each in found)
-
-    def _carry_out(self, stored: StoredRun, command: Command) -> None:
+    def _carry_out(self, stored: StoredRun, command: Command) -> bool:
+        """Do it; whether what it is about may be over already: refused, or stopped."""
         if isinstance(command, Submit):
-            self._submit(stored, command.task_id, command.asked, command.payload)
-        elif isinstance(command, StartRun):
-            self._start_child(stored, command)
-        elif isinstance(command, Await):
+            return self._submit(stored, command.task_id, command.asked, command.payload)
+        if isinstance(command, StartRun):
+            return self._start_child(stored, command)
+        if isinstance(command, Await):
             wait = {
                 "_id": f"{stored.id} {command.visit.key}",
                 "run_id": stored.id,
@@ -605,17 +589,18 @@ class Workflows:
             }
             with store_errors(), suppress(DuplicateKeyError):
                 self._waits.insert_one(wait)
-        elif isinstance(command, CallOut):
+            return False
+        if isinstance(command, CallOut):
             body = command.body | {
                 "run_id": stored.id,
                 "callback": self.callback_path(stored, command.visit),
             }
             payload = {"url": command.url, "body": json.dumps(body)}
-            self._submit(stored, command.task_id, Asked(task=CALL_OUT), payload)
-        else:
-            self._stop(stored, command)
+            return self._submit(stored, command.task_id, Asked(task=CALL_OUT), payload)
+        self._stop(stored, command)
+        return True
 
-    def _submit(self, stored: StoredRun, task_id: str, asked: Asked, payload: Document) -> None:
+    def _submit(self, stored: StoredRun, task_id: str, asked: Asked, payload: Document) -> bool:
         request = Request(
             type=asked.task,
             payload=payload,
@@ -627,9 +612,9 @@ class Workflows:
             caller=stored.caller,
             deadline_s=None if asked.timeout is None else seconds(asked.timeout),
         )
-        self._coordinator.submit_step(request, task_id, stored.id)
+        return self._coordinator.submit_step(request, task_id, stored.id).state.final
 
-    def _start_child(self, stored: StoredRun, command: StartRun) -> None:
+    def _start_child(self, stored: StoredRun, command: StartRun) -> bool:
         error: Document | None = None
         version: int | None = None
         try:
@@ -653,7 +638,9 @@ class Workflows:
             error=error,
         )
         if created and error is None:
-            self.advance(child.id)
+            self.advance(child.id)  # it advances this one, should it end at once
+            return False
+        return child.run.state.final
 
     def _stop(self, stored: StoredRun, command: Stop) -> None:
         """Cancel what a run gave up. What was never stored is stored as cancelled, so that
