@@ -497,6 +497,12 @@ class Settings(BaseSettings):
             raise ValueError("WORKER_OFFLINE_S must be above HEARTBEAT_S")
         return self
 
+    @model_validator(mode="after")
+    def _page_has_a_key(self) -> Self:
+        if self.page_client is not None and self.clients and self.page_key is None:
+            raise ValueError("PAGE_CLIENT must be the name of a client in CLIENT_KEYS")
+        return self
+
     @field_validator("sync_secrets")
     @classmethod
     def _an_object(cls, value: SecretStr | None) -> SecretStr | None:

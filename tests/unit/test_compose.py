@@ -120,6 +120,17 @@ def test_no_secret_is_in_the_file() -> None:
     assert found == {"OPERATOR_TOKEN", "CLIENT_KEYS", "FLOWER_BASIC_AUTH"}
 
 
+def test_every_setting_can_be_made_for_those_that_read_it() -> None:
+    given = {name for name, service in SERVICES.items() if "env_file" in service}
+    assert given == {"api", *roles("agents")}
+    for name in given:
+        assert SERVICES[name]["env_file"] == [{"path": "settings.env", "required": False}]
+    # It may hold secrets.
+    assert "settings.env" in (PROJECT / ".gitignore").read_text().split("\n")
+    # Its key is demanded here, so the chat page needs a name to speak by.
+    assert SERVICES["api"]["environment"]["PAGE_CLIENT"] == "${PAGE_CLIENT:-}"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_each_variable_is_one_that_is_read(name: str) -> None:
     known = {field.upper() for field in Settings.model_fields} | FLOWERS

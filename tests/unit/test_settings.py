@@ -83,6 +83,15 @@ def test_client_keys_are_pairs_of_name_and_key(monkeypatch):
     assert load().clients == {"0123456789abcdef": "web", "fedcba9876543210": "n8n"}
 
 
+def test_the_page_speaks_as_a_client_that_has_a_key(monkeypatch):
+    monkeypatch.setenv("CLIENT_KEYS", "web:0123456789abcdef")
+    monkeypatch.setenv("PAGE_CLIENT", "wed")
+    with pytest.raises(BadSettings, match="PAGE_CLIENT must be the name of a client"):
+        load()
+    monkeypatch.setenv("PAGE_CLIENT", "web")
+    assert load().page_key == "0123456789abcdef"
+
+
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):
     monkeypatch.setenv("OPERATOR_TOKEN", "0123456789abcdef-token")
     assert "0123456789abcdef" not in repr(load())
