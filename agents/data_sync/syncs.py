@@ -178,6 +178,10 @@ class Syncs:
         if not dry_run:
             self._take(name, run_id)
         run = self.store.begin(run_id, name, dry_run=dry_run, full=full)
+        if run.state != "running":
+            # Its task runs again: it died before it could say so.
+            self.store.release(name, run_id)
+            return run.report()
         told_at = self._clock.monotonic()
 
         def tell(run: Run) -> None:
