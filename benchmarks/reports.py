@@ -44,8 +44,8 @@ class Year:
         return self.messages / self.count_s
 
 
-def year(messages: int, mongo_url: str, redis_url: str) -> Year:
-    """Measure a year of so many messages, on fresh collections."""
+def year(messages: int, days: int, mongo_url: str, redis_url: str) -> Year:
+    """Measure a year, or some days, of so many messages, on fresh collections."""
     settings = Settings(
         mongodb_uri=mongo_url,
         redis_url=redis_url,
@@ -60,7 +60,7 @@ def year(messages: int, mongo_url: str, redis_url: str) -> Year:
         desk = desk_of(engine)
         desk.ensure_indexes()
         until = engine.clock.now().replace(minute=0, second=0, microsecond=0)
-        since = until - dt.timedelta(days=365)
+        since = until - dt.timedelta(days=days)
         # Without the deadlines of a front door.
         patient = MongoClient(mongo_url)["bench_year"]["tasks"]
         for batch in _batches(_tasks(messages, since, until)):
