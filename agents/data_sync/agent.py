@@ -38,7 +38,9 @@ def open_office(engine: Engine) -> None:
         raise BadSettings(f"SYNCS_FILE: {error}") from error
     syncs = syncs_of(engine)
     syncs.ensure_indexes()
-    syncs.declare(definitions)
+    if engine.settings.syncs_file is not None:
+        # A process that knows of no file says nothing of what the others' file names.
+        syncs.declare(definitions)
 
 
 agent = Agent(

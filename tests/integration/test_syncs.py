@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agents.catalogue import CatalogueStore
+from agents.data_sync.agent import open_office
 from agents.data_sync.definitions import DefinitionsInvalid, parse_definitions
 from agents.data_sync.files import FileSource
 from agents.data_sync.store import Records, SyncStore
@@ -448,3 +449,12 @@ def test_a_wrong_settings_file_is_told_with_its_lines(text: str, fault: str) -> 
 def test_a_worker_does_not_start_with_a_wrong_settings_file(office: Any) -> None:
     with pytest.raises(BadSettings):
         office.define("syncs: 5")
+
+
+def test_a_process_without_the_file_leaves_what_others_have_declared(office: Any) -> None:
+    office.define(STOCK + '    schedule: "0 6 * * *"\n')
+    engine = office.desk.engine
+    engine.settings = engine.settings.model_copy(update={"syncs_file": None})
+    open_office(engine)
+    assert engine.timers.names("sync/") == ["sync/stock"]
+    assert engine.resources.get("syncs", "stock")["schedule"] == "0 6 * * *"
