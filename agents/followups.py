@@ -30,7 +30,7 @@ Collection `followups`, one document per follow-up:
     entries        ids of the outbox's entries
     answer         {task_id, at}: the customer's first message after it, or null
     counts         {answered, accepted, rejected, opted_out, not_delivered}: 0 or 1 each
-    expire_at      set once nothing more happens to it
+    expire_at      a while after its last change, or after it is due
 
 Collection `followup_books`, what went out lately:
 
@@ -321,6 +321,7 @@ class FollowupStore:
             "entries": [],
             "answer": None,
             "counts": dict.fromkeys(EFFECTS, 0),
+            "expire_at": max(now, new.due_at) + self._kept,
         }
         while True:
             try:
@@ -343,7 +344,7 @@ class FollowupStore:
                 "why": new.why,
                 "quote_id": new.quote_id,
             }
-            planned = self._change(known, again, gone=("expire_at",))
+            planned = self._change(known, again)
             if planned is not None:
                 return planned, True
 
@@ -381,7 +382,7 @@ class FollowupStore:
     def _end(self, followup: Followup, state: FollowupState, why: Document) -> bool:
         if followup.state is not FollowupState.PLANNED:
             return False
-        fields = {"state": state.value, "why": why, "expire_at": self._clock.now() + self._kept}
+        fields = {"state": state.value, "why": why}
         return self._change(followup, fields, gone=("unstarted_at",)) is not None
 
     # -- sending and measuring ---------------------------------------------------------
@@ -396,7 +397,7 @@ class FollowupStore:
                 "why": None,
                 "entries": list(entries),
             }
-            done = self._change(followup, fields, gone=("expire_at", "unstarted_at"))
+            done = self._change(followup, fields, gone=("unstarted_at",))
             followup = done or self.get(followup.id)
         return followup
 
@@ -408,7 +409,6 @@ class FollowupStore:
             fields: Document = {"counts": counts, "answer": answer}
             if over and followup.state is FollowupState.SENT:
                 fields["state"] = FollowupState.DONE.value
-                fields["expire_at"] = self._clock.now() + self._kept
             if self._change(followup, fields) is not None:
                 return
             followup = self.get(followup.id)
@@ -417,7 +417,9 @@ class FollowupStore:
         self, followup: Followup, fields: Document, gone: tuple[str, ...] = ()
     ) -> Followup | None:
         """The one compare-and-set: version -> version + 1; None when it has moved on."""
-        fields = fields | {"updated_at": self._clock.now()}
+        now = self._clock.now()
+        lasts = max(now, fields.get("due_at", followup.due_at))
+        fields = fields | {"updated_at": now, "expire_at": lasts + self._kept}
         update: Document = {"$set": fields, "$inc": {"version": 1}}
         if gone:
             update["$unset"] = dict.fromkeys(gone, "")

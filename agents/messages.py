@@ -71,7 +71,7 @@ def compose(
     product: str | None = None,
     valid_until: str | None = None,
 ) -> str:
-    """A message to a customer who has been silent, with a greeting, and how to end such messages.
+    """A message to a customer who has been silent, with a greeting.
 
     `valid_until` is a day, as it is written in the language.
 
@@ -84,7 +84,7 @@ def compose(
     gaps = {} if quote_code is None else {"quote_code": quote_code}
     gaps["about"] = "" if product is None else text("about_product", language, product=product)
     gaps["when"] = "" if valid_until is None else text("on_day", language, day=valid_until)
-    return f"{greeting} {text(kind, language, **gaps)} {text('no_more', language)}"
+    return f"{greeting} {text(kind, language, **gaps)}"
 
 
 def generate_message(context: TaskContext, wanted: MessageWanted) -> dict[str, Any]:
@@ -133,7 +133,9 @@ def generate_message(context: TaskContext, wanted: MessageWanted) -> dict[str, A
         stores = stores_of(context.engine)
         other = reworded(stores.model, written, stores.catalogues.current(), language)
     by = "built_in" if other is None else "language_model"
-    return told | {"text": other or written, "worded_by": by}
+    # How to end such messages is nothing to be worded.
+    said = f"{other or written} {text('no_more', language)}"
+    return told | {"text": said, "worded_by": by}
 
 
 def _incomplete(missing: str) -> TaskError:
