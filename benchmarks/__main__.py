@@ -28,6 +28,7 @@ from benchmarks.following_up import Following, following
 from benchmarks.overtaking import Waits, overtaking
 from benchmarks.reports import Year, year
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
+from benchmarks.running import STEPS, Costs, running
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
 from benchmarks.syncing import Syncing, syncing
 from benchmarks.understanding import Long, Usual, long_messages, usual_messages
@@ -52,6 +53,7 @@ class Part(StrEnum):
     SYNC = "sync"
     REPORTS = "reports"
     FOLLOW_UPS = "follow-ups"
+    WORKFLOWS = "workflows"
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,37 @@ def sync(rows: int, directory: Path, console: Console) -> dict[str, Syncing]:
     return found
 
 
+def run_costs(rounds: int, directory: Path, console: Console) -> Costs:
+    """A workflow run beside its bare tasks; told as a table, too."""
+    for name in ("redis-runs", "mongodb-runs"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-runs") as redis_server,
+        MongoServer(directory / "mongodb-runs", sync=True) as mongo_server,
+        console.status("workflow runs") as status,
+    ):
+
+        def step(what: str) -> None:
+            status.update(f"workflow runs: {what}")
+
+        ours = Ours(f"{redis_server.url}/0", mongo_server.url, database="runs")
+        costs = running(ours, rounds, directory / "running.log", step)
+        ours.close()
+    table = Table(title=f"A workflow run of {STEPS} tasks, median of {rounds} rounds")
+    for heading in ("", "ms", "ratio", "of rounds", "aim"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    table.add_row("submitted one after the other by hand", f"{costs.by_hand_ms:.0f}", "", "", "")
+    table.add_row(
+        "as a run",
+        f"{costs.as_run_ms:.0f}",
+        f"[bold]{costs.ratio:.2f}[/]",
+        f"{costs.lowest_ratio:.2f}-{costs.highest_ratio:.2f}",
+        _judged(1.25, costs.ratio < 1.25),
+    )
+    console.print(table)
+    return costs
+
+
 def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
     """Medians over the rounds, and of the ratios within each."""
     summary = {}
@@ -422,6 +455,7 @@ def main(
         int, typer.Option(min=1000, help="Conversations to find silent customers among.")
     ] = 100_000,
     sync_rows: Annotated[int, typer.Option(min=500, help="Rows of a synced file.")] = 100_000,
+    chains: Annotated[int, typer.Option(min=1, help="Workflow runs, and as many by hand.")] = 30,
     bare_events: Annotated[
         bool, typer.Option(help="Whether bare Celery, too, sends what Flower shows of tasks.")
     ] = True,
@@ -435,7 +469,7 @@ def main(
     if quick:
         sizes, backlog, finished, kills, waiters = Sizes(1, 500, 100), 3000, 5000, 1, 50
         messages, days, sessions = 2000, 14, 5000
-        sync_rows = 3000
+        sync_rows, chains = 3000, 5
     told: dict[str, Any] = {"sizes": asdict(sizes), "bare_events": bare_events}
     if only in (None, Part.DECISION):
         told["decision_us"] = {candidates: decision_us(candidates) for candidates in CANDIDATES}
@@ -469,6 +503,8 @@ def main(
                 told["reports"] = asdict(reported(messages, days, directory, console))
             if only in (None, Part.FOLLOW_UPS):
                 told["follow_ups"] = asdict(followed_up(sessions, directory, console))
+            if only in (None, Part.WORKFLOWS):
+                told["workflows"] = asdict(run_costs(chains, directory, console))
     if as_json:
         json.dump(told, sys.stdout, indent=2)
         print()

@@ -74,7 +74,7 @@ class Coordinator:
         self._seq_hints = _SeqHints()
         self._quiet = _Quiet(self._start)
         # Set by the engine: workflows need a coordinator first.
-        self.advance_run: Callable[[str], None] = lambda run_id: None
+        self.advance_run: Callable[[str, Task], None] = lambda run_id, ended: None
 
     def submit(
         self,
@@ -191,7 +191,7 @@ class Coordinator:
         if task.parent is not None:
             self.resume(self._store.get(task.parent["id"]))
         if task.run is not None:
-            self.advance_run(task.run)
+            self.advance_run(task.run, task)
 
     def submit_step(self, request: Request, task_id: str, run_id: str) -> Task:
         """Accept the task of a workflow run's step under its id, once; repeatable.

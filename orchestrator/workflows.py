@@ -417,8 +417,11 @@ class Workflows:
 
     # -- advancing -------------------------------------------------------------------
 
-    def advance(self, run_id: str) -> None:
-        """Do what is next for a run; harmless at any time, and for a run that is not there."""
+    def advance(self, run_id: str, ended: Task | None = None) -> None:
+        """Do what is next for a run; harmless at any time, and for a run that is not there.
+
+        `ended` is a task of it that has just ended, and need not be read again.
+        """
         for _ in range(TRIES):
             with store_errors():
                 document = self._runs.find_one({"_id": run_id})
@@ -428,7 +431,7 @@ class Workflows:
             if stored.run.state.final or stored.run.state is RunState.PAUSED:
                 return
             definition = self._definitions.get(stored.workflow, stored.version)
-            facts = self._facts(stored, definition)
+            facts = self._facts(stored, definition, ended)
             run, commands = advance(stored.run, definition, facts)
             if not self._write(stored, run):
                 continue  # it was changed meanwhile: look again
@@ -489,7 +492,7 @@ class Workflows:
         with store_errors():
             self._runs.update_one({"_id": run_id}, {"$set": {"due_at": later}})
 
-    def _facts(self, stored: StoredRun, definition: Definition) -> Facts:
+    def _facts(self, stored: StoredRun, definition: Definition, ended: Task | None) -> Facts:
         """What is true now of what the run waits for; other results are read when needed."""
         tasks, runs = set(), set()
         for visit in stored.run.visits:
@@ -504,8 +507,11 @@ class Workflows:
             elif isinstance(step, CallbackStep) and step.asks:
                 tasks.add(ident)
         known: dict[str, Outcome | None] = {}
-        for ident, task in self._store.many(list(tasks)).items():
-            known[ident] = _outcome(task)
+        if ended is not None and ended.id in tasks:
+            known[ended.id] = _outcome(ended)
+        if unread := list(tasks - known.keys()):
+            for ident, task in self._store.many(unread).items():
+                known[ident] = _outcome(task)
         if runs:
             with store_errors():
                 for document in self._runs.find({"_id": {"$in": list(runs)}}):

@@ -133,7 +133,7 @@ def test_an_answer_that_came_before_anybody_waited_for_it_counts(
         assert desk.workers.work(1)
     with monkeypatch.context() as dead:
         # Said, and the worker dies before its run comes to wait for the answer.
-        dead.setattr(desk.engine.coordinator, "advance_run", lambda run_id: None)
+        dead.setattr(desk.engine.coordinator, "advance_run", lambda run_id, ended: None)
         desk.work()
     assert desk.followups(state="sent")
     assert not desk.engine.database["run_waits"].count_documents({})
