@@ -1,7 +1,9 @@
 """What others' answers mean, who may be asked, and how a long text is cut."""
 
+import datetime as dt
 import ipaddress
 import json
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -61,6 +63,15 @@ def test_retry_after_is_heeded_in_measure():
     assert whatsapp_outcome(limited).after_s == 7.0
     for absurd, after_s in (("-1", None), ("soon", None), ("999999", 3600.0), ("nan", None)):
         assert whatsapp_outcome(graph(429, b"", **{"retry-after": absurd})).after_s == after_s
+
+
+def test_retry_after_may_be_a_date():
+    def after_s(at: dt.datetime) -> float | None:
+        return graph(503, b"", **{"retry-after": format_datetime(at, usegmt=True)}).retry_after_s
+
+    now = dt.datetime.now(dt.UTC)
+    assert 50 < (after_s(now + dt.timedelta(minutes=1)) or 0) <= 60
+    assert after_s(now - dt.timedelta(minutes=1)) == 0
 
 
 @pytest.mark.parametrize(
