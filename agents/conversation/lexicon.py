@@ -201,6 +201,7 @@ FILLER_KEYS: Final = keys(
     "menos o muy bien ahi aca alla hay ya pero si no ni favor entonces bueno tengo tiene tienen "
     "quiero quisiera necesito preciso seria medidas medida espesor ancho largo alto color total "
     "aprox aproximadamente mide miden tamaño mejor ahora vos usted ustedes sino hago hacemos "
+    "estaria estarian podria podrian vendria andaria iria alcanza alcanzaria "
     "fuera fuese pongo llevo uso paso seran serán sale queda the of for it is are "
     "and or in on with without my your please need want would like to be this that i size "
     "about approx approximately me have has at"
@@ -790,7 +791,7 @@ EN_KEYS: Final = keys(
     "am need want would like how much what which where when does do can could please thanks thank "
     "stop unsubscribe texting messages message talk human remove list contact writing opt out "
     "quote price cost roof wall white grey gray thick thickness wide long meters metres square by "
-    "my your it this that not yes yeah also add another instead change make better panel panels "
+    "my your it this that not yes yeah also add another instead change make better panels "
     "rock wool polystyrene delivery shipping anchors freight sides each about of from have any"
 )
 
@@ -836,8 +837,11 @@ FREIGHT_VERB_KEYS: Final = keys("traigan traigas lleven lleves acerquen")
 FREIGHT_VERB_OF_IT_KEYS: Final = keys("manden mandes envien envies traer llevar")
 IT_KEYS: Final = keys("lo la los las")
 # Who has them already needs none: "los anclajes los tengo".
-MINE_KEYS: Final = keys("mio mios propio propios cuenta")
-OWN_KEYS: Final = keys("tengo tenemos consigo consigue compro pongo ponemos aparte own")
+MINE_KEYS: Final = keys("mio mios propio propios cuenta cargo")
+EXCEPT_KEYS: Final = keys("menos excepto salvo except")
+OWN_KEYS: Final = keys(
+    "encargo hago hacemos tengo tenemos consigo consigue compro pongo ponemos aparte own"
+)
 FINISH_KEYS: Final = keys("terminacion terminaciones acabado acabados finish finishes edge borde")
 PICK_UP_CUES: Final = (
     "retiro en", "retiro de", "lo retiramos", "los retiramos", "retirando yo", "retirandolo",

@@ -61,7 +61,7 @@ _SAME_AGAIN: Final = Phrases(
     (phrase, kind) for kind, phrases in lx.SAME_AGAIN.items() for phrase in phrases
 )
 _SIDES_SAID: Final = ("length", "width", "height")
-_LABELLING: Final = frozenset({"de", ":", "es", "=", "is", "of", "son", "unos"})
+_LABELLING: Final = frozenset({"de", ":", "es", "=", "is", "of", "son", "unos", "a", "to"})
 _MAX_MEASURES: Final = 400  # numbers that are made sense of; no order has more
 _MOST_ALTERNATIVES: Final = 6
 _INCH_TOLERANCE: Final = Decimal("0.03")
@@ -806,8 +806,8 @@ class _Reading(Passage):
                 (self.used[at] or self.key(at) == "#") and not opening
             ):
                 return False
-            if opening and self.key(at) in lx.ONE_KEYS | {"#"} and self.key(at - 1) in _HAS:
-                return True
+            if opening and self.key(at) in lx.ONE_KEYS | {"#"}:
+                return self.key(at - 1) in _HAS or any(e.kind == "size" for e in self.events)
             if self.key(at) in lx.LESS_KEYS:
                 return self.key(at - 1) not in lx.OR_KEYS  # "más o menos 10x5"
         return False
@@ -1207,12 +1207,15 @@ class _Reading(Passage):
     def _counted_size(self, measure: Measure, places: dict[int, Event]) -> Event | None:
         """The size that a number counts: "3 de 2x1", "dos techos de 6x4", "3 isodec de 2x1"."""
         at = measure.end
+        if self.key(at) == ",":
+            return None  # "100, techo de 6x5"
         words = 0
         seen_of = named = False
         for _ in range(8):
             if at in places:
                 beside = at == measure.end + 1 and self.key(measure.end) in lx.PIECE_KEYS
-                return places[at] if seen_of or beside else None
+                first = self._starts_product(measure.end)  # "2 isodec 50 3x1"
+                return places[at] if seen_of or beside or first else None
             if at >= len(self.tokens) or not self.same_sentence(measure.start, at):
                 return None
             key = self.key(at)
@@ -1535,7 +1538,7 @@ class _Reading(Passage):
             if len(self.events) > _MAX_MEASURES:
                 return
             finish, end = found
-            if self._denied(at):
+            if self._denied(at) or self._denied_after(end):
                 self._event(at, end, "finish", {"finish": finish, "sides": 0})
                 continue
             sides = self._sides_counted(at, end)
@@ -1582,6 +1585,11 @@ class _Reading(Passage):
             if key in lx.WITH_KEYS and self.key(place - 1) not in lx.NOT_KEYS:
                 return False  # but "sin incluir", "no poner"
         return False
+
+    def _denied_after(self, end: int) -> bool:
+        """ "gotero no"."""
+        ends = end + 1 >= len(self.tokens) or self.tokens[end + 1].kind == "mark"
+        return self.key(end) in ("no", "not") and ends
 
     def _sides_counted(self, at: int, end: int) -> int | None:
         """How many sides get the finish: "en 2 lados", "4 goteros", "todos los lados"."""
@@ -1762,7 +1770,7 @@ class _Reading(Passage):
             return False
         if after in ("aparte", "exkluido", "eksluido") or self._has_own(at):
             return False
-        if self._denied(at):
+        if self._denied(at) or self._excepted(at):
             return False
         for back in range(1, 4):
             place = at - back
@@ -1779,6 +1787,13 @@ class _Reading(Passage):
         if after in lx.INCLUDED_KEYS or after == "si" or self.key(at - 1) in ("mas", "plus", "+"):
             return True
         return carried
+
+    def _excepted(self, at: int) -> bool:
+        """ "todo incluido menos el flete"."""
+        back = at - 1
+        while back >= 0 and self.key(back) in lx.ARTICLE_KEYS:
+            back -= 1
+        return self.key(back) in lx.EXCEPT_KEYS
 
     def _has_own(self, at: int) -> bool:
         """ "los anclajes los tengo", "ya tengo anclajes", "el flete lo pongo yo", "un flete
