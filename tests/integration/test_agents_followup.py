@@ -309,6 +309,41 @@ def test_what_cannot_be_scheduled(desk: FollowupDesk) -> None:
     assert desk.engine.store.get(task.id).error["code"] == "followup_not_found"
 
 
+def test_an_erased_customer_is_not_written_to_and_what_was_counted_stays(
+    desk: FollowupDesk, advance: Callable[[float], None]
+) -> None:
+    phone = "+59899123456"
+    desk.said("s1", "cotizacion", phone=phone, name="Ana")
+    desk.quoted("s1")
+    advance(25 * HOUR)
+    passes(desk)
+    later = (desk.now + dt.timedelta(hours=30)).isoformat()
+    asked = {"session_id": "s1", "message": "custom", "text": "Ana, llegó.", "at": later}
+    desk.ask("schedule_followup", asked)
+    desk.tick()
+    customers = desk.engine.customers
+    erasure = customers.erase(phone, by="ana")
+    for _ in range(60):
+        if erasure.state == "done":
+            break
+        advance(1)
+        desk.tick()
+        erasure = customers.advance(erasure.id)
+    assert erasure.state == "done"
+    advance(31 * HOUR)
+    passes(desk)
+    kept = desk.followups()
+    assert [each["rule"] for each in kept] == ["unanswered", "by_hand"]
+    for each in kept:
+        gone = ("session_id", "customer", "text", "answer", "reason")
+        assert all(each[name] is None for name in gone)
+        assert "Ana" not in str(each)
+    assert kept[1]["sent_at"] is None
+    assert not desk.engine.database["messages"].count_documents({})
+    since = desk.now - dt.timedelta(days=7)
+    assert [each.sent for each in stores_of(desk.engine).followups.effects(since, desk.now)] == [1]
+
+
 def test_what_is_found_is_found_in_bounded_pieces_and_all_of_it(
     desk: FollowupDesk, advance: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from agents.conversation.agent import agent as conversation
+from agents.followup.agent import agent as followup
 from agents.language_model import LanguageModel
 from orchestrator.engine import Engine
 from orchestrator.settings import Settings
@@ -269,6 +270,37 @@ def test_without_the_model_the_built_in_answers(desk_of, endpoint, fault):
     reply = say(desk_of(conversation), ODD, "s5")
     assert reply["answered_by"] == "built_in"
     assert reply["text"]
+
+
+ASKED = {"kind": "conversation_idle", "language": "es", "name": "Ana"}
+NO_MORE = "respondé «no me escriban más»."
+
+
+def test_a_follow_up_is_worded_by_the_model_and_ends_as_it_must(desk_of, endpoint):
+    endpoint.answer = lambda asked: {"text": "¡Hola, Ana! Seguimos con tu consulta, ¿te parece?"}
+    written = desk_of(followup).ask("generate_message", ASKED)
+    assert written["worded_by"] == "language_model"
+    assert written["text"].startswith("¡Hola, Ana! Seguimos con tu consulta, ¿te parece?")
+    assert written["text"].endswith(NO_MORE)
+    # It sees our text and nothing else.
+    assert endpoint.asked[0]["messages"][1]["content"].startswith("Hola Ana. Quedamos")
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ({"text": "¿Seguimos con 20 % de descuento, Ana?"}, None),
+        ({"text": "Entrá a www.ofertas.example, Ana, ¿dale?"}, None),
+        ("", "500"),
+    ],
+)
+def test_a_follow_up_of_which_the_model_makes_something_else_is_said_in_our_words(
+    desk_of, endpoint, answer, fault
+):
+    endpoint.answer, endpoint.fault = (lambda asked: answer), fault
+    written = desk_of(followup).ask("generate_message", ASKED)
+    assert written["worded_by"] == "built_in"
+    assert written["text"].startswith("Hola Ana. Quedamos a mitad de camino")
 
 
 def test_the_capability_is_declared_where_there_is_a_model(desk_of, engine):
