@@ -8,22 +8,28 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+SEED = 1
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(180)
 def test_the_front_door_answers_as_its_description_says(tmp_path, project):
     # A process of its own: it is what `make fuzz` runs, and what fails it fails this. Every
-    # example and every boundary of every schema; the random requests are for `make fuzz`.
-    run = subprocess.run(
+    # boundary of every schema, as far as the time goes; the random requests are for `make fuzz`.
+    run = subprocess.Popen(
         [
-            *(sys.executable, "-m", "fuzz", "--phases=examples,coverage", "--requests=2000"),
-            f"--keep={tmp_path / 'fuzz'}",
+            *(sys.executable, "-m", "fuzz", "--phases=coverage", "--requests=50"),
+            *("--max-time-s=40", f"--seed={SEED}", f"--keep={tmp_path / 'fuzz'}"),
         ],
         env=os.environ | {"PYTHONPATH": f"{HERE}:{project}"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
-        check=False,
     )
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-3000:]
+    try:
+        said, _ = run.communicate(timeout=150)
+    finally:
+        # By its own way out, which ends what it has started.
+        run.terminate()
+        run.wait(20)
+    assert run.returncode == 0, said[-8000:]
