@@ -316,3 +316,42 @@ def test_mercadolibre_that_is_away_is_asked_the_next_time(asked: Any, seller: Me
     seller.faults = ["429"]
     assert asked.desk.ask("take_questions", {})["postponed"] == "status_429"
     assert asked.desk.ask("take_questions", {})["accepted"] == 1
+
+
+# --- Webhooks as a side of a sync ---------------------------------------------------------
+
+TOLD = """
+syncs:
+  told:
+    source: {{type: records, dataset: stock}}
+    target: {{type: webhook, url: "{url}/stock", secret: hook, event: stock.changed}}
+    key: sku
+    columns: {{sku: {{}}, price: {{type: decimal}}}}
+"""
+
+
+def test_rows_that_changed_are_told_once_and_a_repetition_has_the_same_id(
+    office_of: Callable[..., Any], hook: WebhookReceiver
+) -> None:
+    office = office_of(
+        TOLD.format(url=hook.url),
+        sync_secrets=json.dumps({"hook": WEBHOOK_SECRET}),
+        http_allowed_hosts="127.0.0.1",
+    )
+    office.syncs.records.put("stock", {f"k{n}": {"sku": f"k{n}", "price": "1"} for n in range(3)})
+    task = office.desk.accept("run_sync", {"sync": "told"})
+    # Read, and the connection closed: nobody knows whether it was taken.
+    hook.faults = [None, "cut"]
+    with pytest.raises(RetryLater):
+        office.desk.run(task)
+    assert office.desk.run(task)["counts"]["inserted"] == 3
+    ids = [event["webhook_id"] for event in hook.read]
+    assert (len(ids), len(set(ids))) == (5, 3)
+    assert office.run("told")["counts"]["unchanged"] == 3
+    office.syncs.records.put("stock", {"k1": {"price": "2"}})
+    hook.taken.clear()
+    assert office.run("told")["counts"]["updated"] == 1
+    (event,) = hook.taken
+    assert (event["type"], event["data"]["key"]) == ("stock.changed", "k1")
+    assert event["data"]["row"] == {"price": "2"}
+    assert event["webhook_id"] not in ids
