@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.crowd import Crowd, crowd
 from benchmarks.decision import decision_us
 from benchmarks.following_up import Following, following
-from benchmarks.overtaking import Waits, overtaking
+from benchmarks.overtaking import Overtaking, overtaking
 from benchmarks.reports import Year, year
 from benchmarks.rescuing import Elsewhere, Passes, elsewhere, passes
 from benchmarks.running import STEPS, Costs, running
@@ -164,8 +164,8 @@ def compare(
     return results
 
 
-def overtake(backlog: int, directory: Path, console: Console) -> dict[str, Waits]:
-    """How long critical tasks wait, idle and behind a backlog; told as a table, too."""
+def overtake(backlog: int, directory: Path, console: Console) -> Overtaking:
+    """What waits behind a backlog, and what does not; told as a table, too."""
     for name in ("redis-2", "mongodb-2"):
         (directory / name).mkdir()
     with (
@@ -174,16 +174,19 @@ def overtake(backlog: int, directory: Path, console: Console) -> dict[str, Waits
         console.status(f"a backlog of {backlog:,}"),
     ):
         ours = Ours(f"{redis_server.url}/0", mongo_server.url)
-        idle, behind, left = overtaking(ours, backlog, directory / "overtaking.log")
+        found = overtaking(ours, backlog, directory / "overtaking.log")
         ours.close()
-    table = Table(title="A critical task's wait for a worker, ms (8 slots)")
-    for heading in ("", "p50", "worst"):
+    table = Table(title=f"Behind {backlog:,} low ones, {found.left:,} left at the end; ms, 8 slots")
+    for heading in ("", "idle p50", "idle worst", "behind p50", "behind worst"):
         table.add_column(heading, justify="left" if heading == "" else "right")
-    where = f"behind {backlog:,} low ones ({left:,} left at the end)"
-    for name, waits in (("idle", idle), (where, behind)):
-        table.add_row(name, f"{waits.p50:.1f}", f"{waits.worst:.1f}")
+    for name, idle, behind in (
+        ("a critical task's wait for a worker", found.critical_idle, found.critical_behind),
+        ("a low hand-over, from its claim to its end", found.begun_idle, found.begun_behind),
+    ):
+        cells = (idle.p50, idle.worst, behind.p50, behind.worst)
+        table.add_row(name, *(f"{cell:.1f}" for cell in cells))
     console.print(table)
-    return {"idle": idle, "behind": behind}
+    return found
 
 
 def rescue(
@@ -489,8 +492,7 @@ def main(
                 told |= {"summary": summarise(results), "rounds": results}
                 show(console, sizes, told["summary"])
             if only in (None, Part.OVERTAKING):
-                waits = overtake(backlog, directory, console)
-                told["critical_wait_ms"] = {name: asdict(waited) for name, waited in waits.items()}
+                told["overtaking_ms"] = asdict(overtake(backlog, directory, console))
             if only in (None, Part.RESCUE):
                 passed, killed = rescue(finished, kills, directory, console)
                 told["rescue"] = asdict(passed) | {"elsewhere": asdict(killed)}

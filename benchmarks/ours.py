@@ -4,7 +4,7 @@ import time
 
 from pydantic import BaseModel, Field
 
-from orchestrator import Agent, TaskContext, make_app
+from orchestrator import Agent, HandOver, Request, TaskContext, make_app
 
 agent = Agent(role="noop", name="Does nothing", capabilities=["nothing"], slots=8)
 
@@ -28,6 +28,16 @@ class Hold(BaseModel):
 def hold(context: TaskContext, payload: Hold) -> None:
     """Hold the slot."""
     time.sleep(payload.seconds)
+
+
+@agent.handles("relay", needs=["nothing"])
+def relay(context: TaskContext, payload: Nothing) -> HandOver | None:
+    """Hand over one task that does nothing, and go on with its result."""
+    return (
+        HandOver([Request("noop", {}, priority=context.task.priority)])
+        if not context.phase
+        else None
+    )
 
 
 app = make_app(agent)

@@ -104,6 +104,18 @@ class Ours:
             f"{workers} workers did not start",
         )
 
+    def submit_relay(self, priority: Priority) -> str:
+        """Submit a task that hands over another one, and goes on with its result."""
+        task, _ = self.engine.coordinator.submit(Request("relay", {}, priority=priority))
+        return task.id
+
+    def relayed_ms(self, task_id: str) -> float:
+        """From a task's first claim by a worker to its end."""
+        task = self.engine.store.get(task_id)
+        begun = next(each["at"] for each in task.timeline if each["event"] == "claimed")
+        assert task.finished_at is not None, "it was waited for"
+        return (task.finished_at - begun).total_seconds() * 1e3
+
     def submit_holding(self, seconds: float) -> str:
         """Submit a task that holds its slot for so long."""
         task, _ = self.engine.coordinator.submit(Request("hold", {"seconds": seconds}))
