@@ -49,6 +49,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.declarations import DeclarationStore, Holding
 from orchestrator.errors import NotFound, TaskIsFinal
 from orchestrator.logs import log
+from orchestrator.mending import each
 from orchestrator.phones import names, spellings, texts
 from orchestrator.settings import Settings
 from orchestrator.tasks import BY_ID, TaskStore, earlier_than, ensure_index, new_id, store_errors
@@ -58,6 +59,8 @@ Document = dict[str, Any]
 
 CHUNK = 200
 LOOK_AGAIN_S = 0.5
+# The rescuer's next try at an erasure that it stumbled over; one that goes well says its own.
+PUT_OFF_S = 5.0
 SCANNED = 2000  # tasks looked through in one piece
 LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 # Stores of the engine itself, with what they are found by.
@@ -238,8 +241,13 @@ class Customers:
                     {"check_at": earlier_than(self._clock.now())}, {"_id": 1}
                 ).limit(limit)
             )
-        for document in due:
-            self.advance(document["_id"])
+            # Put off first: one that cannot be gone on with keeps none of the others waiting.
+            ids = [document["_id"] for document in due]
+            later = self._clock.now() + dt.timedelta(seconds=PUT_OFF_S)
+            self._erasures.update_many(
+                {"_id": {"$in": ids}, "check_at": {"$gt": LONG_AGO}}, {"$set": {"check_at": later}}
+            )
+        each("erasures", ids, lambda erasure_id: bool(self.advance(erasure_id)), str)
         return len(due)
 
     def advance(self, erasure_id: str) -> Erasure:

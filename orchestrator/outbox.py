@@ -58,7 +58,8 @@ from orchestrator.errors import (
     RetryLater,
     StoreUnavailable,
 )
-from orchestrator.logs import log
+from orchestrator.logs import log, pseudonym
+from orchestrator.mending import each
 from orchestrator.pages import newest_first
 from orchestrator.settings import Settings
 from orchestrator.tasks import (
@@ -707,17 +708,18 @@ class Outbox:
         task came to an end without them.
         """
         now = self._clock.now()
-        mended = 0
-        for session_id in self._sessions.unprojected(
-            now - dt.timedelta(seconds=LOOK_AFTER_S), limit
-        ):
-            mended += self.project(session_id)
+        unprojected = self._sessions.unprojected(now - dt.timedelta(seconds=LOOK_AFTER_S), limit)
+        mended = each("outgoing", unprojected, self.project, pseudonym)
         for state in (EntryState.PENDING, EntryState.SENDING):
             due = {"state": state.value, "check_at": earlier_than(now)}
             with store_errors():
                 found = list(self._entries.find(due).limit(limit))
-            for document in found:
-                mended += self._look_at(Entry.from_document(document))
+            mended += each(
+                "entries",
+                found,
+                lambda document: self._look_at(Entry.from_document(document)),
+                lambda document: str(document["_id"]),
+            )
         return mended
 
     def _look_at(self, entry: Entry) -> bool:

@@ -33,6 +33,7 @@ from pymongo.errors import DuplicateKeyError
 from orchestrator.clock import Clock
 from orchestrator.errors import NotFound, OrchestratorError, StoreUnavailable
 from orchestrator.logs import log
+from orchestrator.mending import each
 from orchestrator.tasks import Document, Request, earlier_than, ensure_index, store_errors
 
 if TYPE_CHECKING:
@@ -170,8 +171,13 @@ class Timers:
         now = self._clock.now()
         with store_errors():
             due = self._timers.find({"due_at": earlier_than(now)}).sort("due_at", 1).limit(limit)
-            timers = [Timer.from_document(document) for document in due]
-        return sum(self._fire(timer, now) for timer in timers)
+            found = list(due)
+        return each(
+            "timers",
+            found,
+            lambda document: self._fire(Timer.from_document(document), now),
+            lambda document: str(document["_id"]),
+        )
 
     def _fire(self, timer: Timer, now: dt.datetime) -> bool:
         assert timer.due_at is not None

@@ -332,6 +332,14 @@ def test_an_erasure_that_is_under_way_is_not_begun_twice(desk, eventually):
     assert desk.engine.customers.erase(PHONE, by="test").id != first.id
 
 
+def test_an_erasure_that_cannot_go_on_keeps_no_other_waiting(desk, eventually):
+    broken = [desk.engine.customers.erase(f"+5989912340{n}", by="test").id for n in range(5)]
+    query = {"_id": {"$in": broken}}
+    desk.engine.database["erasures"].update_many(query, {"$set": {"phone": 7}})
+    assert desk.erased(eventually)["state"] == "done"
+    assert {desk.engine.customers.get(each).state for each in broken} == {"erasing"}
+
+
 def test_queries_by_phone_and_session_use_an_index(desk):
     for holding in desk.engine.customers._holdings():
         for field in (holding.phone, holding.session):

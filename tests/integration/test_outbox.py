@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from orchestrator.context import Writer, ordering_key
 from orchestrator.declarations import Agent
@@ -164,6 +165,26 @@ def test_what_a_process_that_died_after_its_commit_left_is_sent(engine, advance)
     assert engine.outbox.rescue(100) == 1
     assert len(sending_tasks(engine)) == 1
     assert engine.outbox.rescue(100) == 0
+
+
+def test_what_cannot_be_mended_keeps_nothing_else_waiting(engine, advance):
+    for name in ("s1", "s2"):
+        session = engine.sessions.open(name, None, caller="c", channel="web", trusted=False)
+        commit(engine, session, turn(engine, session), letter(name))
+    engine.database["sessions"].update_one({"_id": "s1"}, {"$unset": {"outgoing.0.body": ""}})
+    task = turn(engine, session)
+    for n in range(2):
+        engine.outbox._insert(f"{task.id}.{n}", task.id, None, letter())
+    engine.database["outbox"].update_one({"_id": f"{task.id}.0"}, {"$unset": {"round": ""}})
+    advance(10)
+    with capture_logs() as logged:
+        engine.outbox.rescue(100)
+    sent = {sent["payload"]["entry_id"] for sent in sending_tasks(engine)}
+    assert f"{task.id}.1" in sent
+    assert len(sent) == 2
+    stumbled = [(line["step"], line["error"]) for line in logged if line["log_level"] == "error"]
+    assert stumbled == [("outgoing", "KeyError"), ("entries", "TypeError")]
+    assert "s1" not in str(logged)
 
 
 def test_an_entry_without_a_task_gets_one(engine, advance):

@@ -508,6 +508,16 @@ def test_timers_are_picked_up_in_the_order_in_which_they_are_due(desk):
     assert tasks[2] is None
 
 
+def test_a_timer_that_cannot_be_read_keeps_no_other_from_firing(desk):
+    due_at = desk.clock.now() + dt.timedelta(seconds=1)
+    for name in ("t5", "t6"):
+        desk.timers.put(name, Request("do", {}, caller="test"), due_at=due_at)
+    desk.database["timers"].update_one({"_id": "t5"}, {"$set": {"request.priority": "urgent"}})
+    later(desk, seconds=2)
+    assert desk.timers.fire_due(100) == 1
+    assert desk.timers.get("t6").task_id is not None
+
+
 def test_a_timer_whose_task_nobody_declares_waits_for_an_agent(desk):
     due_at = desk.clock.now() + dt.timedelta(seconds=1)
     desk.timers.put("t4", Request("unheard_of", {}, caller="test"), due_at=due_at)
