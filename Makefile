@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 TORTURE := PYTHONPATH=.:tests/acceptance $(BIN)/python -m torture
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint agent demo bench fuzz torture torture-celery torture-workflows \
+.PHONY: help run test check lint agent demo demo-business bench fuzz torture torture-celery torture-workflows \
 	soak lock clean
 
 help: ## this list
@@ -38,6 +38,9 @@ agent: $(READY) ## one more worker for the running system: make agent ROLE=quote
 
 demo: $(READY) ## a conversation with the running system, and how it came about
 	@$(BIN)/python -m deploy.demo
+
+demo-business: $(READY) ## five weeks of a business in minutes, and its report; ARGS="--conversations 400"
+	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m month $(ARGS)
 
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -40,11 +40,14 @@ from orchestrator.workflows import Workflows
 
 
 class Engine:
-    """One per process, opened after any fork; opening connects to nothing yet."""
+    """One per process, opened after any fork; opening connects to nothing yet.
 
-    def __init__(self, settings: Settings) -> None:
+    `clock` is for who plays with time; without it there is one of its own.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.metrics = Metrics()
         self.database: Database[Document] = open_database(settings, StoreWatch(self.metrics))
         self.redis = open_redis(settings)
