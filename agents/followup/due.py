@@ -204,11 +204,10 @@ def _wait(
         return Decision("wait", "being_answered", now + MINUTE)
     if not facts.first:
         return Decision("wait", "another_first", now + LOOK_AGAIN)
+    spread = spread_of(rule, rules)
     free = free_at(rule, rules, facts.earlier, now)
     if free > now:
-        return Decision("wait", "customer_cap", slot(reason, free, rules.spread, calendar))
-    # A time that a person chose is meant.
-    spread = rules.spread if rule.id != BY_HAND else dt.timedelta(0)
+        return Decision("wait", "customer_cap", slot(reason, free, spread, calendar))
     place = slot(reason, due, spread, calendar)
     if now < place:
         code = "spread" if calendar.is_open(due) else "closed"
@@ -248,16 +247,21 @@ def room(
 
 
 def when_there_is_room(
-    code: str, reason: str, rules: Rules, now: dt.datetime, calendar: WorkingTime
+    code: str, reason: str, spread: dt.timedelta, now: dt.datetime, calendar: WorkingTime
 ) -> dt.datetime:
     """When to try again, for one that a day's book has no room for."""
     if code == "minute_cap":
         # Not the next minute for all of them: they are spread anew.
         again = now + MINUTE
-        return slot(f"{reason}/{int(now.timestamp()) // 60}", again, rules.spread, calendar)
+        return slot(f"{reason}/{int(now.timestamp()) // 60}", again, spread, calendar)
     local = now.astimezone(calendar.zone)
     tomorrow = dt.datetime.combine(local.date() + dt.timedelta(days=1), dt.time(), calendar.zone)
-    return slot(reason, tomorrow.astimezone(dt.UTC), rules.spread, calendar)
+    return slot(reason, tomorrow.astimezone(dt.UTC), spread, calendar)
+
+
+def spread_of(rule: Rule, rules: Rules) -> dt.timedelta:
+    """Over how long those that are due together go out: a time that a person chose is meant."""
+    return dt.timedelta(0) if rule.id == BY_HAND else rules.spread
 
 
 def slot(

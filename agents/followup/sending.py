@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from agents.followup.due import Decision, free_at, reason_of, room, slot, when_there_is_room
+from agents.followup.due import (
+    Decision,
+    free_at,
+    reason_of,
+    room,
+    slot,
+    spread_of,
+    when_there_is_room,
+)
 from agents.followup.looking import BATCH, Look, Looking
 from agents.followup.rules import Rule, by_hand
 from agents.followups import (
@@ -216,6 +224,7 @@ class Sending:
     def _place(self, followup: Followup, look: Look, now: dt.datetime) -> Decision:
         """A place for it in the customer's book and in the day's, or when to try again."""
         rules, calendar = self._looking.rules, self._looking.calendar
+        spread = spread_of(look.rule, rules)
         entry = Entry(followup.id, look.rule.id, now)
         customer = f"customer {followup.customer}"
 
@@ -225,7 +234,7 @@ class Sending:
         if not self._followups.enter(customer, entry, customer_allows, rules.memory):
             book = self._followups.book(customer)
             free = free_at(look.rule, rules, book, now)
-            return Decision("wait", "customer_cap", slot(look.reason, free, rules.spread, calendar))
+            return Decision("wait", "customer_cap", slot(look.reason, free, spread, calendar))
         refused: list[str] = []
 
         def day_allows(others: Sequence[Entry]) -> bool:
@@ -235,7 +244,7 @@ class Sending:
         if self._followups.enter(self._day(now), entry, day_allows, DAY_KEPT):
             return look.decision
         self._followups.leave(customer, followup.id)
-        until = when_there_is_room(refused[0], look.reason, rules, now, calendar)
+        until = when_there_is_room(refused[0], look.reason, spread, now, calendar)
         return Decision("wait", refused[0], until)
 
     def send(self, followup_id: str, task_id: str, said: Said) -> Document:

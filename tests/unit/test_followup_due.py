@@ -323,9 +323,9 @@ def test_what_finds_no_room_comes_back_when_there_may_be() -> None:
     rules = load_rules()
     tomorrow = dt.datetime(2026, 3, 11, 12, tzinfo=dt.UTC)
     for full in ("day_cap", "rule_cap"):
-        again = when_there_is_room(full, "r", rules, NOW, CALENDAR)
+        again = when_there_is_room(full, "r", rules.spread, NOW, CALENDAR)
         assert tomorrow <= again <= tomorrow + rules.spread
-    again = when_there_is_room("minute_cap", "r", rules, NOW, CALENDAR)
+    again = when_there_is_room("minute_cap", "r", rules.spread, NOW, CALENDAR)
     assert NOW + dt.timedelta(minutes=1) <= again <= NOW + dt.timedelta(minutes=1) + rules.spread
 
 
