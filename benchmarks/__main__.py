@@ -32,6 +32,7 @@ from benchmarks.running import STEPS, Costs, running
 from benchmarks.sides import Bare, Ours, Side, finish_times, worker
 from benchmarks.syncing import Syncing, syncing
 from benchmarks.understanding import Long, Usual, long_messages, usual_messages
+from benchmarks.webhook import Answered, webhook
 from deploy.servers import MongoServer, RedisServer
 from orchestrator import logs
 from orchestrator.settings import load
@@ -50,6 +51,7 @@ class Part(StrEnum):
     OVERTAKING = "overtaking"
     RESCUE = "rescue"
     CROWD = "crowd"
+    WEBHOOK = "webhook"
     SYNC = "sync"
     REPORTS = "reports"
     FOLLOW_UPS = "follow-ups"
@@ -316,6 +318,33 @@ def run_costs(rounds: int, directory: Path, console: Console) -> Costs:
     return costs
 
 
+def delivered(requests: int, directory: Path, console: Console) -> list[Answered]:
+    """How soon WhatsApp's webhook is answered; told as a table, too."""
+    for name in ("redis-webhook", "mongodb-webhook"):
+        (directory / name).mkdir()
+    with (
+        RedisServer(directory / "redis-webhook") as redis_server,
+        MongoServer(directory / "mongodb-webhook", sync=True) as mongo_server,
+        console.status("WhatsApp's webhook"),
+    ):
+        log_file = directory / "webhook.log"
+        answered = webhook(requests, f"{redis_server.url}/0", mongo_server.url, log_file)
+    yardstick = answered[0].p50
+    table = Table(title=f"WhatsApp's webhook, ms to its 200 ({requests} requests of each kind)")
+    for heading in ("", "p50", "p99", "worst", "to storing nothing"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    for each in answered:
+        table.add_row(
+            each.what,
+            f"{each.p50:.1f}",
+            f"{each.p99:.1f}",
+            f"{each.worst:.1f}",
+            f"{each.p50 / yardstick:.1f}",
+        )
+    console.print(table)
+    return answered
+
+
 def summarise(results: dict[str, list[Values]]) -> dict[str, dict[str, float]]:
     """Medians over the rounds, and of the ratios within each."""
     summary = {}
@@ -498,6 +527,9 @@ def main(
                 told["rescue"] = asdict(passed) | {"elsewhere": asdict(killed)}
             if only in (None, Part.CROWD):
                 told["crowd"] = asdict(besieged(waiters, directory, console))
+            if only in (None, Part.WEBHOOK):
+                answered = delivered(50 if quick else round_trips, directory, console)
+                told["webhook"] = [asdict(each) for each in answered]
             if only in (None, Part.SYNC):
                 found = sync(sync_rows, directory, console)
                 told["sync"] = {form: asdict(each) for form, each in found.items()}

@@ -62,7 +62,7 @@ def crowd(streams: int, chats: int, redis_url: str, mongodb_uri: str, log_file: 
     settings = Settings(redis_url=redis_url, mongodb_uri=mongodb_uri)
     engine = Engine(settings)
     engine.init(discover("agents").values())
-    with _front_door(settings, log_file) as (port, process):
+    with front_door(settings, log_file) as (port, process):
         task_id = _ask(port, "POST", "/api/chat?wait=0", {"message": "hola", "session_id": "one"})
         for n in range(streams):
             engine.sessions.open(
@@ -92,15 +92,17 @@ def crowd(streams: int, chats: int, redis_url: str, mongodb_uri: str, log_file: 
 
 
 @contextmanager
-def _front_door(
-    settings: Settings, log_file: Path
+def front_door(
+    settings: Settings, log_file: Path, **more: str
 ) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """The front door as it is shipped: its port and process. `more` are environment variables."""
     port = free_port()
     config = str(ROOT / "deploy" / "gunicorn.conf.py")
     environment = {
         "REDIS_URL": settings.redis_url,
         "MONGODB_URI": settings.mongodb_uri,
         "PORT": str(port),
+        **more,
     }
     argv = [sys.executable, "-m", "gunicorn", "--config", config, "api.wsgi:app"]
     with log_file.open("ab") as log:
