@@ -13,6 +13,7 @@ import requests
 from deploy.servers import free_port
 from orchestrator.tasks import State, Task
 
+OPERATOR = "the operator of these tests"
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
 
@@ -30,7 +31,7 @@ def front_door(desk, project, eventually):
     port = free_port()
     desk.spawn(
         "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
-        log="front_door", PORT=str(port),
+        log="front_door", PORT=str(port), OPERATOR_TOKEN=OPERATOR,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
 
@@ -157,6 +158,70 @@ def test_the_reply_comes_though_the_quote_worker_is_killed_in_its_handler(
     assert desk.engine.database["quotes"].count_documents({}) == 1
     child = desk.engine.store.get(desk.engine.store.get(quoted["task_id"]).child_ids()[0])
     assert (child.crashes, child.attempts) == (1, 2)
+
+
+def test_what_comes_while_a_turn_runs_and_who_takes_it_over(desk, front_door, eventually):
+    """The quote is held at a gate, so that the turn is surely under way."""
+    gate = desk.directory / "gate"
+    began = gate.with_name("gate.journal")
+    desk.environment["GATE"] = str(gate)
+    desk.worker("conversation", package="agents")
+    desk.worker("quote", app="gated_quote")
+    tasks = desk.engine.database["tasks"]
+    desk_of_persons = requests.Session()
+    desk_of_persons.headers["Authorization"] = f"Bearer {OPERATOR}"
+
+    def person(method: str, what: str = "", **body: str) -> requests.Response:
+        url = f"{front_door}/api/sessions/busy{what}"
+        answer = desk_of_persons.request(method, url, json=body or None, timeout=10)
+        assert answer.ok, answer.text
+        return answer
+
+    def accepted(count: int) -> bool:
+        return tasks.count_documents({"key": "session:busy"}) == count
+
+    def shut() -> None:
+        gate.unlink()
+        began.unlink()
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(say, front_door, "isodec 100\n10x5\nsin flete", "busy")
+        eventually(began.exists, 20, "the first quote is being made")
+        later = []
+        for number, text in enumerate(("perdón", "mejor de 150", "y gris"), 2):
+            later.append(pool.submit(say, front_door, text, "busy"))
+            eventually(lambda count=number: accepted(count), 10, "each is stored before the next")
+        gate.touch()
+        assert first.result(60)["cotizacion"]["total"] == 6750.00
+        answers = [each.result(60) for each in later]
+    # Three thoughts, one answer: 180 x 1.05 x 0.90 x 50.
+    assert {answer["cotizacion"]["total"] for answer in answers} == {8505.00}
+    assert len({answer["mensaje"] for answer in answers}) == 1
+    assert len({answer["task_id"] for answer in answers}) == 3
+    assert desk.engine.database["quotes"].count_documents({}) == 2
+
+    person("PATCH", on_busy="reject")
+    shut()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(say, front_door, "y de 75?", "busy")
+        eventually(began.exists, 20, "another quote is being made")
+        refused = requests.post(
+            f"{front_door}/chat/process",
+            json={"mensaje": "hola?", "sesionId": "busy"},
+            timeout=10,
+        )
+        assert (refused.status_code, refused.json()["code"]) == (409, "busy")
+        person("POST", "/take", by="Ana")
+        gate.touch()
+        answer = held.result(60)
+    assert (answer["mensaje"], answer["owner"]) == ("", "human")
+    person("POST", "/reply", text="Soy Ana.", by="Ana")
+    person("POST", "/give-back")
+    assert say(front_door, "gracias!", "busy")["mensaje"]
+    told = person("GET", "/messages?page_size=50").json()["messages"]
+    assert [message["role"] for message in told] == [
+        *["customer"] * 4, "assistant", "assistant", "customer", "person", "customer", "assistant",
+    ]  # fmt: skip
 
 
 def test_of_two_agents_that_know_the_products_the_one_with_room_answers(desk, eventually):
