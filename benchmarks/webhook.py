@@ -25,6 +25,8 @@ SETTINGS: Final = {
     "WHATSAPP_VERIFY_TOKEN": "the token of a benchmark",
     "WHATSAPP_ACCESS_TOKEN": "another token of a benchmark",
     "WHATSAPP_PHONE_NUMBER_ID": NUMBER_ID,
+    # Nobody works on what comes in, and it would be turned away for the wait.
+    "MAX_EXPECTED_WAIT_S": "86400",
 }
 BATCH: Final = 10
 GIVE_UP_S: Final = 30.0
