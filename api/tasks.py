@@ -11,7 +11,7 @@ from api.auth import Access, Caller
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from orchestrator.engine import Engine
-from orchestrator.errors import StoreUnavailable, TaskNotFound
+from orchestrator.errors import NotFound, StoreUnavailable, TaskNotFound
 from orchestrator.tasks import Priority, Request, Task
 
 READING = {
@@ -126,7 +126,11 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @tasks.doc(summary="Why this agent", responses=READING)
     def decision(task_id: str, caller: Caller) -> Any:
         """The router's choice, its candidates and their scores."""
-        return {"task_id": task_id} | (visible(task_id, caller).decision or {})
+        decided = visible(task_id, caller).decision
+        if not decided or "strategy" not in decided:
+            # It was erased with its customer's data, or given up before it was routed.
+            raise NotFound("No decision is kept of this task")
+        return {"task_id": task_id} | decided
 
     @tasks.get("/api/tasks/<task_id>/timeline")
     @access.customer

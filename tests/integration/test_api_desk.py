@@ -104,6 +104,14 @@ def test_a_submitted_task_is_accepted_and_can_be_followed(desk, door):
     assert (done["state"], done["result"], done["reply"]) == ("completed", 3, None)
 
 
+@pytest.mark.parametrize("kept", [None, {}, {"agent": "adder_agent"}])
+def test_a_decision_that_is_not_kept_is_not_found(desk, door, kept):
+    task_id = submit(door).json["id"]
+    desk.database["tasks"].update_one({"_id": task_id}, {"$set": {"decision": kept}})
+    response = door.get(f"/api/tasks/{task_id}/decision", headers=OPERATOR)
+    assert (response.status_code, code(response)) == (404, "not_found")
+
+
 def test_a_wait_that_is_over_shows_the_task_as_it_stands(door):
     response = submit(door, "?wait=0.05")
     assert (response.status_code, response.json["state"]) == (202, "queued")
