@@ -813,8 +813,9 @@ def make_app(*agents: Agent, name: str | None = None) -> AgentApp:
             "schedule": schedule.every_s,
             "args": (schedule.task_type, schedule.payload, schedule.every_s),
             "options": {
-                "exchange": "",
-                "routing_key": settings.queue(agent.role),
+                # By its queue's name: beside an exchange without a name Celery puts its default
+                # queue, that of the app's first agent.
+                "queue": settings.queue(agent.role),
                 # A tick that nobody took before the next one is of no use.
                 "expires": schedule.every_s,
             },
