@@ -21,7 +21,6 @@ MESSAGES: Final = frozenset({"process_message", "process_media"})
 UNKNOWN: Final = "unknown"  # of what was erased before it was counted
 DIRECT: Final = "direct"  # a quote that no conversation asked for
 REVISED: Final = "revised"  # a quote that a later version stands for
-REASONS: Final = ("price", "delay", "silence", "other")
 # All that is read of a task.
 TASK_FIELDS: Final = (
     *("type", "agent", "state", "seq", "failures", "crashes", "parent", "erased", "was"),

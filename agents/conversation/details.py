@@ -217,8 +217,8 @@ def read_details(context: TaskContext, given: AnswerGiven) -> Document:
         quoted_items=before.quoted_items,
         quoted_before=before.quoted is not None,
     )
-    if "opt_out" in turn.effects and session.phone is not None:
-        context.engine.contacts.opt_out(session.phone)  # at once, and harmless to repeat
+    if "opt_out" in turn.effects:
+        context.engine.contacts.opt_out(session.address)  # at once, and harmless to repeat
     return Read(
         complete=turn.action == "request_quote",
         over=bool(turn.effects) or session.owner != BOT or session.status != OPEN,

@@ -181,7 +181,6 @@ class GoogleSheet:
     def __init__(self, web: Web, side: GoogleSheetSide) -> None:
         self._side = side
         self._client = _Asking(web, side.url)
-        self._metadata: Any = None
 
     def read(self, cursor: Document | None) -> Iterator[Page]:
         """All rows that have a key, as they are at one moment; a sheet that is as it was has

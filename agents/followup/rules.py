@@ -7,7 +7,7 @@ and line of everything that is wrong.
 import datetime as dt
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -173,6 +173,3 @@ def by_hand(message: Any, priority: int) -> Rule:
         priority=priority,
         caps=RuleCaps(),
     )
-
-
-TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
