@@ -58,8 +58,8 @@ def webhook(requests: int, redis_url: str, mongodb_uri: str, log_file: Path) -> 
         line = http.client.HTTPConnection(LOOPBACK, port, timeout=30)
         kinds: dict[str, Callable[[int], None]] = {
             "livez, which stores nothing": lambda _: _ask(line, "GET", "/livez"),
-            "a message": lambda n: _deliver(line, f"one.{n}", 1),
-            f"a batch of {BATCH}": lambda n: _deliver(line, f"ten.{n}", BATCH),
+            "a message": lambda n: _deliver(line, "one", n, 1),
+            f"a batch of {BATCH}": lambda n: _deliver(line, "ten", n, BATCH),
         }
         for n in range(WARM_UP + requests):
             for what, ask in kinds.items():
@@ -81,12 +81,13 @@ def _answered(what: str, times: list[float]) -> Answered:
     )
 
 
-def _deliver(line: http.client.HTTPConnection, name: str, count: int) -> None:
-    """Messages of as many customers, in one batch, signed."""
+def _deliver(line: http.client.HTTPConnection, name: str, turn: int, count: int) -> None:
+    """Messages of as many customers, in one batch, signed. None writes again for some turns: of
+    one customer only so many messages may wait."""
     messages = [
         {
-            "from": f"5989{n:07}",
-            "id": f"wamid.{name}.{n}",
+            "from": f"5989{turn % 50 * BATCH + n:07}",
+            "id": f"wamid.{name}.{turn}.{n}",
             "timestamp": str(int(time.time())),
             "type": "text",
             "text": {"body": "Hola, cuánto sale el isodec de 100 para 10 x 5?"},
