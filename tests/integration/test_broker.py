@@ -94,7 +94,7 @@ class CutWire:
                     threading.Thread(target=pump, args=ends, daemon=True).start()
 
     def _onward(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), source:
             while data := source.recv(65536):
                 with self._lock:
                     sink.sendall(data[: self.left])
@@ -104,7 +104,7 @@ class CutWire:
 
     @staticmethod
     def _back(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), source:
             while data := source.recv(65536):
                 sink.sendall(data)
 
