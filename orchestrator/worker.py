@@ -803,9 +803,13 @@ def make_app(*agents: Agent, name: str | None = None) -> AgentApp:
     ]
     app.conf.task_default_queue = settings.queue(agents[0].role)
     app.conf.worker_concurrency = sum(agent.slots for agent in agents)
-    for agent in agents:
-        for task_type in agent.task_types.values():
-            app.task(_celery_task(app, agent, task_type), name=task_type.name, shared=False)
+    for name in sorted({name for agent in agents for name in agent.task_types}):
+        handling = {
+            settings.queue(agent.role): (agent, agent.task_types[name])
+            for agent in agents
+            if name in agent.task_types
+        }
+        app.task(_celery_task(app, handling), name=name, shared=False, bind=True)
     app.task(_accept_scheduled(app), name=ACCEPT_SCHEDULED, shared=False)
     app.conf.beat_schedule = {
         f"{agent.role}.{schedule.task_type}": {
@@ -839,13 +843,20 @@ def _bind_flower_safely() -> None:
         )
 
 
-def _celery_task(app: AgentApp, agent: Agent, task_type: TaskType) -> Callable[..., None]:
-    def run(task_id: str, fence: int, published_at: float = 0.0, alone: bool = False) -> None:
+def _celery_task(app: AgentApp, handling: dict[str, tuple[Agent, TaskType]]) -> Callable[..., None]:
+    """Celery knows a task by its type alone, and of several agents in one worker two may handle
+    the same: the queue that a message came by tells which one was chosen."""
+
+    def run(
+        self: Any, task_id: str, fence: int, published_at: float = 0.0, alone: bool = False
+    ) -> None:
         if app.runtime is None:
             raise AttemptFailed("no_runtime")
+        agent, task_type = handling[self.request.delivery_info["routing_key"]]
         app.runtime.execute(agent, task_type, task_id, fence, alone=alone)
 
-    run.__doc__ = task_type.handler.__doc__
+    _, first = next(iter(handling.values()))
+    run.__doc__ = first.handler.__doc__
     return run
 
 
