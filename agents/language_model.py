@@ -14,10 +14,9 @@ Collection `model_spending`, one document per UTC day:
 
 import datetime as dt
 import threading
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
-from openai import OpenAI, OpenAIError
 from pydantic import BaseModel, ValidationError
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
@@ -26,6 +25,9 @@ from orchestrator.clock import Clock
 from orchestrator.logs import log
 from orchestrator.settings import Settings
 from orchestrator.tasks import Document, ensure_index, store_errors
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -107,6 +109,9 @@ class LanguageModel:
         if self._spent(day) >= self._settings.llm_daily_tokens:
             log.warning("model.budget_spent", purpose=purpose)
             return None
+        # A third of what a worker loads at its start, and most have no model.
+        from openai import OpenAIError
+
         began = self._clock.monotonic()
         try:
             completion = self._open().chat.completions.parse(
@@ -136,7 +141,9 @@ class LanguageModel:
         )
         return answer
 
-    def _open(self) -> OpenAI:
+    def _open(self) -> "OpenAI":
+        from openai import OpenAI
+
         with self._lock:
             if self._client is None:
                 timeout_s = self._settings.llm_timeout_s

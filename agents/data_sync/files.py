@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 import ijson
-from openpyxl import load_workbook
-from openpyxl.utils.exceptions import InvalidFileException
 
 from agents.data_sync.connector import (
     PAGE_ROWS,
@@ -176,6 +174,10 @@ class FileSource:
             raise unreadable(f"row {number + 1} is not CSV") from None
 
     def _xlsx(self, file: BinaryIO) -> Iterator[SourceRow]:
+        # Slow to load, and most syncs have no such file.
+        from openpyxl import load_workbook
+        from openpyxl.utils.exceptions import InvalidFileException
+
         try:
             with zipfile.ZipFile(file) as archive:
                 if sum(each.file_size for each in archive.infolist()) > MAX_UNPACKED_BYTES:

@@ -37,7 +37,6 @@ from agents.data_sync.mercadolibre import MAX_ANSWER_CHARS, MercadoLibre
 from agents.data_sync.reconcile import Winner
 from agents.data_sync.records import RecordsSide
 from agents.data_sync.running import Finished, Running
-from agents.data_sync.sheets import GoogleSheet, ServiceAccount
 from agents.data_sync.shopify import Shopify
 from agents.data_sync.store import Records, Run, RunOvertaken, SyncStore
 from agents.data_sync.web import (
@@ -276,6 +275,9 @@ class Syncs:
             case sides.MercadoLibreSide():
                 return self.seller(side)
             case sides.GoogleSheetSide():
+                # Google's libraries are slow to load, and most syncs have no sheet.
+                from agents.data_sync.sheets import GoogleSheet
+
                 return GoogleSheet(self._google(side), side)
             case sides.WebhookSide():
                 key = self.secret(side.secret)
@@ -310,6 +312,8 @@ class Syncs:
         )
 
     def _google(self, side: sides.GoogleSheetSide) -> Web:
+        from agents.data_sync.sheets import ServiceAccount
+
         account = self._token(
             side.secret, lambda name: ServiceAccount(self._outside, self.secret(name))
         )
