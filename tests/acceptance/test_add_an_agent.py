@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
-
-from deploy.servers import free_port
+from doors import FrontDoor
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 
@@ -56,22 +54,9 @@ def desk(desk, project: Path):
 
 
 @pytest.fixture
-def port(desk, project: Path, eventually) -> int:
+def port(desk) -> int:
     """The front door's."""
-    port = free_port()
-    desk.spawn(
-        "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
-        log="front_door", PORT=str(port), OPERATOR_TOKEN=TOKEN,
-    )  # fmt: skip
-
-    def alive() -> bool:
-        try:
-            return requests.get(f"http://127.0.0.1:{port}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
-
-    eventually(alive, 30, "the front door is open")
-    return port
+    return FrontDoor(desk, OPERATOR_TOKEN=TOKEN).port
 
 
 def test_what_the_document_says_is_what_happens(desk, port: int, document: list[Block]) -> None:

@@ -1,21 +1,16 @@
 """The chat page in a real browser, against the real processes."""
 
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from browsing import MISSING, opened
+from doors import FrontDoor
 from playwright.sync_api import Browser, Page, Route, expect
 from pypdf import PdfReader
-
-from deploy.servers import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
@@ -28,46 +23,19 @@ PATIENCE_MS = 30_000
 QUOTE = "Isodec de 100 blanco para 10x5, por favor"
 
 
-class Shop:
-    """The desk with all its agents in one worker, and a front door that may be killed."""
-
-    def __init__(self, desk: Any, project: Path, eventually: Callable[..., Any]) -> None:
-        self.desk = desk
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self._port = port
-        self._config = str(project / "deploy/gunicorn.conf.py")
-        self._eventually = eventually
-        self._door: subprocess.Popen[bytes] | None = None
-
-    def open(self) -> None:
-        self._door = self.desk.spawn(
-            "gunicorn", "--config", self._config, "api.wsgi:app",
-            log="front_door", PORT=str(self._port), OPERATOR_TOKEN=OPERATOR,
-        )  # fmt: skip
-        self._eventually(self._answers, 30, "the front door is open")
-
-    def kill(self) -> None:
-        assert self._door is not None
-        os.killpg(self._door.pid, signal.SIGKILL)
-        self._door.wait()
+class Shop(FrontDoor):
+    """The front door of a desk that has all its agents in one worker."""
 
     def said(self, session: str) -> list[tuple[str, str]]:
         """Role and text of every message of a session."""
         found = self.desk.engine.database["messages"].find({"session_id": session}).sort("n", 1)
         return [(message["role"], message["text"]) for message in found]
 
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
-
 
 @pytest.fixture(scope="module")
 def shop(
     tmp_path_factory: pytest.TempPathFactory,
     make_desk: Callable[..., Any],
-    project: Path,
     eventually: Callable[..., Any],
 ) -> Iterator[Shop]:
     desk = make_desk(tmp_path_factory.mktemp("shop"))
@@ -78,9 +46,7 @@ def shop(
         desk.environment["BUSINESS_COUNTRY"] = ""
         desk.spawn("celery", "-A", "agents.all", "worker", log="worker")
         eventually(lambda: len(desk.live()) > 0, 60, "the agents are there")
-        shop = Shop(desk, project, eventually)
-        shop.open()
-        yield shop
+        yield Shop(desk, OPERATOR_TOKEN=OPERATOR)
     finally:
         # Also where it did not come up: its processes would stay.
         desk.close()

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from doors import FrontDoor
 
-from deploy.servers import free_port
 from orchestrator.tasks import State, Task
 
 OPERATOR = "the operator of these tests"
@@ -27,22 +27,8 @@ def desk(desk):
 
 
 @pytest.fixture
-def front_door(desk, project, eventually):
-    port = free_port()
-    desk.spawn(
-        "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
-        log="front_door", PORT=str(port), OPERATOR_TOKEN=OPERATOR,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-
-    def alive():
-        try:
-            return requests.get(f"{url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
-
-    eventually(alive, 30, "the front door is open")
-    return url
+def front_door(desk) -> str:
+    return FrontDoor(desk, OPERATOR_TOKEN=OPERATOR).url
 
 
 def say(front_door: str, text: str, session: str, **more) -> dict:

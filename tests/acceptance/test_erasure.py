@@ -8,8 +8,7 @@ from typing import Any
 import privacy
 import pytest
 import requests
-
-from deploy.servers import free_port
+from doors import FrontDoor
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
@@ -19,21 +18,8 @@ NAME = "Xilofonazo"
 SAID = f"hola, soy {NAME}, cotizame isodec 100 mm blanco de 10x5 para el galpón del fondo"
 
 
-class Door:
+class Door(FrontDoor):
     """A front door, as the operator and a customer use it."""
-
-    def __init__(self, desk: Any, project: Any, eventually: Any) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        config = str(project / "deploy/gunicorn.conf.py")
-        desk.environment["OPERATOR_TOKEN"] = TOKEN
-        desk.spawn("gunicorn", "--config", config, "api.wsgi:app", log="door", PORT=str(port))
-        eventually(self.alive, 30, "the front door is open")
-
-    def alive(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
 
     def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -55,8 +41,8 @@ def test_nothing_is_left_of_a_customer_whose_task_was_killed_in_the_middle(
     desk: Any, project: Any, eventually: Any
 ) -> None:
     gate = desk.directory / "gate"
-    desk.environment |= {"AGENTS_PACKAGE": "agents", "GATE": str(gate)}
-    door = Door(desk, project, eventually)
+    desk.environment |= {"AGENTS_PACKAGE": "agents", "GATE": str(gate), "OPERATOR_TOKEN": TOKEN}
+    door = Door(desk)
     desk.worker("conversation", package="agents")
     desk.worker("orchestrator", package="agents")
     victim = desk.worker("quote", app="gated_quote")

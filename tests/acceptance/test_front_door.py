@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import doors
 import pytest
 import requests
 from conftest import Desk
 from pydantic import BaseModel
 
-from deploy.servers import MongoServer, RedisServer, free_port
+from deploy.servers import MongoServer, RedisServer
 from orchestrator import Agent, TaskContext
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -25,25 +26,8 @@ Eventually = Callable[..., Any]
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
 
-class FrontDoor:
-    """A gunicorn of a desk."""
-
-    def __init__(self, desk: Desk, *options: str, **environment: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = f"front_door_{self.port}"
-        self.desk = desk
-        self.process = desk.spawn(
-            "gunicorn", "--config", str(PROJECT / "deploy/gunicorn.conf.py"), *options,
-            "api.wsgi:app", log=self.log, PORT=str(self.port), **environment,
-        )  # fmt: skip
-        desk.eventually(self.alive, 30, "the front door is open")
-
-    def alive(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
+class FrontDoor(doors.FrontDoor):
+    """One that customers talk to, and whose process is looked into."""
 
     def say(self, text: str, session: str, wait: float = 20) -> requests.Response:
         body = {"message": text, "session_id": session}

@@ -8,9 +8,9 @@ import time
 
 import pytest
 import requests
+from doors import FrontDoor
 from outside_world import GraphApi, WebhookReceiver
 
-from deploy.servers import free_port
 from orchestrator.context import Writer
 from orchestrator.outbox import Entry, EntryState, Outgoing
 from orchestrator.tasks import Request
@@ -120,22 +120,13 @@ def test_what_a_dead_process_committed_is_sent_in_order_though_whatsapp_is_down(
 
 
 @pytest.fixture
-def webhook(desk, project, eventually) -> str:
-    port = free_port()
-    desk.spawn(
-        "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
-        log="front_door", PORT=str(port),
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
+def door(desk) -> FrontDoor:
+    return FrontDoor(desk)
 
-    def alive():
-        try:
-            return requests.get(f"{url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False
 
-    eventually(alive, 30, "the front door is open")
-    return f"{url}/api/whatsapp/webhook"
+@pytest.fixture
+def webhook(door: FrontDoor) -> str:
+    return f"{door.url}/api/whatsapp/webhook"
 
 
 def tell(webhook: str, graph: GraphApi, value: dict) -> requests.Response:
@@ -156,7 +147,7 @@ def said(n: int, text: str) -> dict:
             "text": {"body": text}}  # fmt: skip
 
 
-def test_a_conversation_by_whatsapp_up_to_a_quote(desk, graph, receiver, webhook, eventually):
+def test_a_conversation_by_whatsapp_up_to_a_quote(desk, graph, receiver, door, webhook, eventually):
     desk.worker("conversation", app="agents.all")
     first = {"messages": [said(1, "Hola, quiero cotizar isodec de 100 mm")]}
     for _ in range(3):
@@ -178,5 +169,5 @@ def test_a_conversation_by_whatsapp_up_to_a_quote(desk, graph, receiver, webhook
                   "recipient_id": SENDER, "biz_opaque_callback_data": entry_id}  # fmt: skip
         assert tell(webhook, graph, {"statuses": [status]}).status_code == 200
     assert desk.engine.outbox.get(entry_id).receipt["status"] == "read"
-    for log in ("front_door", "conversation"):
+    for log in (door.log, "conversation"):
         assert SENDER not in desk.log(log)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from browsing import MISSING, opened
+from browsing import MISSING, opened, watched
+from doors import FrontDoor
 from playwright.sync_api import Browser, Page, expect
 from pydantic import BaseModel
 
-from deploy.servers import free_port
 from orchestrator.declarations import Agent
 from orchestrator.definitions import parse
 from orchestrator.engine import Engine
@@ -55,26 +54,11 @@ steps:
 def door(
     tmp_path: Path,
     make_desk: Callable[..., Any],
-    project: Path,
-    eventually: Callable[..., Any],
 ) -> Iterator[Any]:
     desk = make_desk(tmp_path)
     try:
         desk.engine.init([worker])
-        port = free_port()
-        desk.spawn(
-            "gunicorn", "--config", str(project / "deploy/gunicorn.conf.py"), "api.wsgi:app",
-            log="front_door", PORT=str(port), OPERATOR_TOKEN=OPERATOR,
-        )  # fmt: skip
-        desk.url = f"http://127.0.0.1:{port}"
-
-        def answers() -> bool:
-            try:
-                return requests.get(f"{desk.url}/livez", timeout=1).ok
-            except requests.RequestException:
-                return False
-
-        eventually(answers, 40, "the front door is open")
+        desk.url = FrontDoor(desk, OPERATOR_TOKEN=OPERATOR).url
         yield desk
     finally:
         desk.close()
@@ -88,18 +72,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(door: Any, browser: Browser) -> Iterator[Page]:
-    broken: list[str] = []
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, locale="en-GB")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.on("console", lambda line: broken.append(line.text) if "Policy" in line.text else None)
-    # Nothing may be fetched from elsewhere.
-    page.on("request", lambda asked: asked.url.startswith(door.url) or broken.append(asked.url))
-    expect.set_options(timeout=PATIENCE_MS)
-    yield page
-    context.close()
-    assert broken == []
+    with watched(browser, PATIENCE_MS, door.url) as page:
+        yield page
 
 
 def work(engine: Engine, n: int) -> None:

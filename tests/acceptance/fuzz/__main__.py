@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import requests
 from conftest import HERE, PROJECT, Desk
 
 from deploy.servers import MongoServer, RedisServer
@@ -61,14 +60,13 @@ def main() -> int:
         desk.engine.init([])
         door = Door(desk)
         known = directory / "known.json"
-        eventually(lambda: _alive(door), 30, "the front door is open")
         known.write_text(json.dumps(door.furnish(eventually)))
         report = directory / "report.ndjson"
         failed = _schemathesis(door, known, report, asked)
         counted = _count(report)
         print(f"requests: {sum(counted.values())}; answers: {dict(sorted(counted.items()))}")
         print(f"logs: {directory}")
-        unexpected = desk.log("door").count("http.unexpected")
+        unexpected = desk.log(door.log).count("http.unexpected")
         if unexpected:
             print(f"{unexpected} unexpected errors in the front door's log")
         return int(failed or unexpected > 0 or sum(counted.values()) < asked.requests)
@@ -76,13 +74,6 @@ def main() -> int:
         desk.close()
         redis.stop()
         mongo.stop()
-
-
-def _alive(door: Door) -> bool:
-    try:
-        return requests.get(f"{door.url}/livez", timeout=1).ok
-    except requests.RequestException:
-        return False
 
 
 def _schemathesis(door: Door, known: Path, report: Path, asked: argparse.Namespace) -> bool:

@@ -3,20 +3,17 @@
 from typing import Any
 
 import requests
-from conftest import PROJECT, Desk
-
-from deploy.servers import free_port
+from conftest import Desk
+from doors import FrontDoor
 
 TOKEN = "operator-token-0123456789"
 APP_SECRET = "app-secret-0123456789"
 
 
-class Door:
+class Door(FrontDoor):
     """A front door with all that a request can meet behind it."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
         environment = {
             "AGENTS_PACKAGE": "agents",
             "OPERATOR_TOKEN": TOKEN,
@@ -30,8 +27,7 @@ class Door:
             "MAX_UNFINISHED": "100000",
         }
         desk.environment |= environment
-        config = str(PROJECT / "deploy/gunicorn.conf.py")
-        desk.spawn("gunicorn", "--config", config, "api.wsgi:app", log="door", PORT=str(port))
+        super().__init__(desk)
         desk.worker("conversation", app="agents.all", package="agents")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
