@@ -5,15 +5,14 @@ for them, and reads what that agent declares. A quote's id cannot be guessed: wh
 a customer does by the link in the reply, may read and answer that one quote.
 """
 
-import contextlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify, request
+from flask import Response, request
 
 from api import chat, pages, schemas
+from api.asking import accepted, ended
 from api.auth import Access, Caller
 from api.errors import (
     Erased,
@@ -29,7 +28,7 @@ from api.errors import (
 from api.inputs import idempotency_key, pointer
 from api.promptness import prompt
 from orchestrator.engine import Engine
-from orchestrator.errors import Invalid, NoCapableAgent, NotFound, StoreUnavailable
+from orchestrator.errors import Invalid, NotFound
 from orchestrator.files import File
 from orchestrator.tasks import Request, State, Task, digest
 
@@ -70,18 +69,9 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             except NotFound:
                 raise QuoteNotFound() from None
 
-    def ended(asked: Request, wait_s: float | None) -> Task:
-        """The task of a request, final or not when the wait is over."""
-        began = time.monotonic()
-        with prompt(engine):
-            try:
-                task, _ = engine.coordinator.submit(asked)
-            except NoCapableAgent:
-                raise QuotesUnstaffed() from None
-        wait_s = engine.settings.chat_wait_s if wait_s is None else wait_s
-        # Once accepted it will be done: no 503, or the client would send it again.
-        with contextlib.suppress(StoreUnavailable):
-            task = engine.replies.wait(task.id, began + wait_s - time.monotonic())
+    def asked(wanted: Request, wait_s: float | None) -> Task:
+        """The task of a request, completed, or under way when the wait is over."""
+        task = ended(engine, wanted, wait_s, unstaffed=QuotesUnstaffed)
         if task.state.final and task.state is not State.COMPLETED:
             raise _not_done(task)
         return task
@@ -126,7 +116,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
                 stored(json_data.supersedes)
             except QuoteNotFound:
                 raise _invalid("supersedes", "is no quote") from None
-        task = ended(
+        task = asked(
             Request(
                 type="create_quote",
                 payload=wanted,
@@ -136,7 +126,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             query_data.wait,
         )
         if not task.state.final:
-            return _accepted(task)
+            return accepted(task)
         return shown(stored(task.id)), 201, {"Location": f"/api/quotes/{task.id}"}
 
     @quotes.get("/api/quotes")
@@ -186,7 +176,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         with prompt(engine):
             file = engine.files.get(file_id)
         if file is None:
-            task = ended(
+            task = asked(
                 Request(
                     type="render_quote",
                     payload={"quote_id": quote_id},
@@ -222,7 +212,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         if standing not in ("draft", "sent"):
             # No task for what cannot be: the id is all that is needed to get here.
             raise QuoteClosed(standing=standing)
-        task = ended(
+        task = asked(
             Request(
                 type=task_type,
                 payload={"quote_id": quote_id},
@@ -232,7 +222,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             ),
             wait_s,
         )
-        return shown(stored(quote_id)) if task.state.final else _accepted(task)
+        return shown(stored(quote_id)) if task.state.final else accepted(task)
 
     @quotes.post("/api/quotes/<quote_id>/accept")
     @access.bearer
@@ -259,15 +249,6 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
 def shown(quote: dict[str, Any]) -> dict[str, Any]:
     """A stored quote as it is shown."""
     return quote | {"session_id": quote["session"], "pdf": chat.pdf_path(quote["id"])}
-
-
-def _accepted(task: Task) -> Any:
-    body = {"task_id": task.id, "state": task.state.value}
-    # A response of its own: the schema is that of what is not there yet.
-    response = jsonify(body)
-    response.status_code = 202
-    response.headers["Location"] = chat.location(task)
-    return response
 
 
 def _download(file: File) -> Any:

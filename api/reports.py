@@ -4,21 +4,20 @@ The front door makes nothing itself: it asks the analytics agent by tasks and wa
 reads what that agent declares.
 """
 
-import contextlib
-import time
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify, request
+from flask import Response, request
 
-from api import chat, pages, schemas
+from api import pages, schemas
 from api import report_schemas as shapes
+from api.asking import accepted, ended
 from api.auth import Access, Caller
 from api.errors import ReportPending, ReportsUnstaffed, TaskFailed
 from api.inputs import idempotency_key
 from api.promptness import prompt
 from orchestrator.engine import Engine
-from orchestrator.errors import Invalid, NoCapableAgent, NotFound, StoreUnavailable
+from orchestrator.errors import Invalid, NotFound
 from orchestrator.files import File
 from orchestrator.tasks import Request, State, Task, digest
 
@@ -45,17 +44,9 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     """Everything under `/api/reports`, and `/api/alerts`; for the operator."""
     reports = APIBlueprint("reports", __name__, tag="Reports")
 
-    def ended(asked: Request, wait_s: float | None = None) -> Task:
-        began = time.monotonic()
-        with prompt(engine):
-            try:
-                task, _ = engine.coordinator.submit(asked)
-            except NoCapableAgent:
-                raise ReportsUnstaffed() from None
-        wait_s = engine.settings.chat_wait_s if wait_s is None else wait_s
-        # Once accepted it will be done: no 503, or the caller would send it again.
-        with contextlib.suppress(StoreUnavailable):
-            task = engine.replies.wait(task.id, began + wait_s - time.monotonic())
+    def asked(wanted: Request, wait_s: float | None = None) -> Task:
+        """The task of a request, completed, or under way when the wait is over."""
+        task = ended(engine, wanted, wait_s, unstaffed=ReportsUnstaffed)
         if task.state.final and task.state is not State.COMPLETED:
             raise _not_done(task)
         return task
@@ -92,7 +83,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
     @reports.doc(summary="Have a report made", responses=ASKING)
     def create(caller: Caller, json_data: shapes.ReportRequest, query_data: schemas.Waiting) -> Any:
         """Count up to now, and make a report of a day, a week, or a time of at most 366 days."""
-        task = ended(
+        task = asked(
             Request(
                 type="make_report",
                 payload=json_data.payload(),
@@ -102,7 +93,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             query_data.wait,
         )
         if not task.state.final:
-            return _accepted(task)
+            return accepted(task)
         return shown(stored(task.id)), 201, {"Location": f"/api/reports/{task.id}"}
 
     @reports.get("/api/reports/subscriptions")
@@ -127,7 +118,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         The same once more is the same subscription.
         """
         key = idempotency_key(request)
-        task = ended(
+        task = asked(
             Request(
                 type="subscribe_report",
                 payload=json_data.model_dump(mode="json"),
@@ -136,7 +127,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
             )
         )
         if not task.state.final:
-            return _accepted(task)
+            return accepted(task)
         with prompt(engine):
             kept = engine.resources.get("report_subscriptions", task.result["subscription_id"])
         return kept, 201, {"Location": "/api/reports/subscriptions"}
@@ -152,14 +143,14 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         """End a subscription; to end it again changes nothing."""
         if not subscription_id.isascii() or len(subscription_id) > 200:
             return {"removed": False}
-        task = ended(
+        task = asked(
             Request(
                 type="unsubscribe_report",
                 payload={"subscription_id": subscription_id},
                 caller=caller.name,
             )
         )
-        return task.result if task.state.final else _accepted(task)
+        return task.result if task.state.final else accepted(task)
 
     def rendered(report_id: str, caller: Caller, form: str, language: str) -> Any:
         stored(report_id)
@@ -167,7 +158,7 @@ def routes(engine: Engine, access: Access) -> APIBlueprint:
         with prompt(engine):
             file = engine.files.get(file_id)
         if file is None:
-            task = ended(
+            task = asked(
                 Request(
                     type="render_report",
                     payload={"report_id": report_id, "format": form, "language": language},
@@ -263,14 +254,6 @@ def _file(media_type: str) -> dict[int, Any]:
         500: "It could not be made.",
         503: "It is being made: ask again; or the store is unavailable.",
     }
-
-
-def _accepted(task: Task) -> Any:
-    # A response of its own: the schema is that of what is not there yet.
-    response = jsonify({"task_id": task.id, "state": task.state.value})
-    response.status_code = 202
-    response.headers["Location"] = chat.location(task)
-    return response
 
 
 def _download(file: File) -> Any:
