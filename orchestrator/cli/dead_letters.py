@@ -18,6 +18,7 @@ from orchestrator.cli.terminal import (
     actor,
     coloured,
     connected,
+    facts_of,
     line,
     print_json,
     row,
@@ -89,12 +90,7 @@ def show(task_id: TaskId, as_json: AsJson = False) -> None:
         shown = summary(task) | {"error": task.error, "attempts_made": made}
         print_json(shown | {"timeline": list(task.timeline)})
         return
-    facts = table_of("", "")
-    facts.show_header = False
-    for name, value in summary(task).items():
-        if value is not None:
-            row(facts, name, value)
-    say(facts)
+    say(facts_of(summary(task)))
     table = table_of("attempt", "at", "worker", "ended", "outcome", "error", title="Attempts")
     for each in made:
         row(

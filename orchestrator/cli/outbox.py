@@ -16,7 +16,7 @@ from orchestrator.cli.terminal import (
     actor,
     coloured,
     connected,
-    line,
+    facts_of,
     print_json,
     row,
     say,
@@ -89,13 +89,7 @@ def show(
     if as_json:
         print_json(told)
         return
-    facts = table_of("", "")
-    facts.show_header = False
-    for name, value in told.items():
-        if value is not None:
-            shown = line(value) if isinstance(value, dict) else value
-            row(facts, name, coloured(shown) if name == "state" else shown)
-    say(facts)
+    say(facts_of(told))
 
 
 @app.command("resolve")

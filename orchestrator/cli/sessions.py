@@ -9,7 +9,7 @@ from orchestrator.cli.terminal import (
     Refused,
     actor,
     connected,
-    line,
+    facts_of,
     print_json,
     row,
     say,
@@ -81,12 +81,7 @@ def show(
         ]
         print_json(_summary(session) | {"messages": messages})
         return
-    facts = table_of("", "")
-    facts.show_header = False
-    for name, value in _summary(session).items():
-        if value is not None:
-            row(facts, name, line(value) if isinstance(value, dict) else value)
-    say(facts)
+    say(facts_of(_summary(session)))
     table = table_of("at", "who", "text", title="\nMessages")
     for each in said:
         row(table, each.at, each.role, each.text)

@@ -11,6 +11,7 @@ from orchestrator.cli.terminal import (
     AsJson,
     coloured,
     connected,
+    facts_of,
     line,
     object_of,
     print_json,
@@ -96,12 +97,7 @@ def show(
     if as_json:
         print_json(told)
         return
-    facts = table_of("", "")
-    facts.show_header = False
-    for name, value in summary(task).items():
-        if value is not None and name != "error_code":
-            row(facts, name, coloured(value) if name == "state" else value)
-    say(facts)
+    say(facts_of(summary(task) | {"error_code": None}))  # the error is told whole, below
     timeline = table_of("at", "event", "facts", title="Timeline")
     for event in task.timeline:
         known = {name: fact for name, fact in event.items() if name not in ("at", "event")}

@@ -163,6 +163,17 @@ def row(table: Table, *cells: object) -> None:
     table.add_row(*(cell if isinstance(cell, _Coloured) else escape(_cell(cell)) for cell in cells))
 
 
+def facts_of(told: dict[str, Any]) -> Table:
+    """A line for each fact that there is; a state in its colour."""
+    table = table_of("", "")
+    table.show_header = False
+    for name, value in told.items():
+        if value is not None:
+            shown = line(value) if isinstance(value, dict) else value
+            row(table, name, coloured(shown) if name == "state" else shown)
+    return table
+
+
 class _Coloured(str):
     """Markup of ours; everything else is escaped."""
 

@@ -20,7 +20,7 @@ from orchestrator.cli.terminal import (
     actor,
     coloured,
     connected,
-    line,
+    facts_of,
     object_of,
     print_json,
     row,
@@ -221,12 +221,7 @@ def show_run(
     if as_json:
         print_json(told)
         return
-    facts = table_of("", "")
-    facts.show_header = False
-    for name, value in _run(stored).items():
-        if value is not None:
-            shown = line(value) if isinstance(value, dict) else value
-            row(facts, name, coloured(shown) if name == "state" else shown)
+    facts = facts_of(_run(stored))
     if waiting:
         row(facts, "waits_for", ", ".join(waiting))
     say(facts)
