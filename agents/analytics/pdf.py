@@ -24,6 +24,7 @@ from reportlab.platypus import (
 
 from agents.analytics.layout import HALF, WIDE, Chart, Layout, Rows, Said, Tiles
 from agents.analytics.wording import Words
+from agents.numbered import numbered
 
 MARGIN: Final = (A4[0] - WIDE) / 2
 HEAD: Final = 24 * mm
@@ -68,26 +69,11 @@ def pdf(report: Layout, words: Words) -> bytes:
         bottomPadding=0,
     )
 
-    class Paged(Canvas):  # type: ignore[misc]
-        """Knows the number of pages before it writes the feet."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.states: list[dict[str, Any]] = []
-
-        def showPage(self) -> None:
-            self.states.append(dict(vars(self)))
-            self._startPage()
-
-        def save(self) -> None:
-            for n, state in enumerate(self.states, start=1):
-                self.__dict__.update(state)
-                _furnish(self, report, words.say("page", page=n, pages=len(self.states)))
-                super().showPage()
-            super().save()
+    def furnish(canvas: Canvas, page: int, pages: int) -> None:
+        _furnish(canvas, report, words.say("page", page=page, pages=pages))
 
     document.addPageTemplates([PageTemplate(id="page", frames=[frame])])
-    document.build(_flow(report), canvasmaker=Paged)
+    document.build(_flow(report), canvasmaker=numbered(furnish))
     return written.getvalue()
 
 

@@ -5,7 +5,6 @@ that is tax, validity, terms, and "page x of y" on each.
 """
 
 import datetime as dt
-from collections.abc import Callable
 from decimal import Decimal
 from io import BytesIO
 from typing import Any, Final
@@ -35,6 +34,7 @@ from reportlab.platypus import (
 
 from agents.business import Business
 from agents.catalogue import Language
+from agents.numbered import numbered
 from agents.quote.letters import draw, marked_up, plain
 from agents.quotes import Quote
 
@@ -136,7 +136,7 @@ class _Document:
             bottomPadding=0,
         )
         document.addPageTemplates([PageTemplate(frames=[frame], onPage=self._letterhead)])
-        document.build(self._story(), canvasmaker=_numbered(self._page_number))
+        document.build(self._story(), canvasmaker=numbered(self._page_number))
         return written.getvalue()
 
     # -- what is on every page ---------------------------------------------------------
@@ -326,28 +326,6 @@ class _Document:
             amount, self.quote.currency, pattern, locale=self.locale, currency_digits=False
         )
         return shown
-
-
-def _numbered(draw: Callable[[Canvas, int, int], None]) -> type[Canvas]:
-    """A canvas that knows at the end how many pages there are."""
-
-    class Numbered(Canvas):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._kept: list[dict[str, Any]] = []
-
-        def showPage(self) -> None:
-            self._kept.append(dict(self.__dict__))
-            self._startPage()
-
-        def save(self) -> None:
-            for page, state in enumerate(self._kept, 1):
-                self.__dict__.update(state)
-                draw(self, page, len(self._kept))
-                super().showPage()
-            super().save()
-
-    return Numbered
 
 
 def _spaced(phone: str) -> str:
