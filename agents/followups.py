@@ -58,7 +58,7 @@ from orchestrator.clock import Clock
 from orchestrator.declarations import Holding, Resource
 from orchestrator.errors import NotFound
 from orchestrator.settings import Settings
-from orchestrator.tasks import ensure_index, new_id, store_errors
+from orchestrator.tasks import earlier_than, ensure_index, new_id, store_errors
 
 Document = dict[str, Any]
 BY_HAND: Final = "by_hand"
@@ -296,7 +296,7 @@ class FollowupStore:
     def unstarted(self, before: dt.datetime, limit: int) -> list[Followup]:
         """Planned ones that have had no run since before a time."""
         with store_errors():
-            found = self._followups.find({"unstarted_at": {"$lt": before}}).limit(limit)
+            found = self._followups.find({"unstarted_at": earlier_than(before)}).limit(limit)
             return [Followup.from_document(document) for document in found]
 
     # -- planning ----------------------------------------------------------------------

@@ -88,7 +88,6 @@ from orchestrator.pages import newest_first, oldest_first
 from orchestrator.settings import Settings
 from orchestrator.tasks import (
     BY_ID,
-    LONG_AGO,
     Document,
     Priority,
     Request,
@@ -227,6 +226,7 @@ class Workflows:
         self._coordinator = coordinator
         self._metrics = metrics
         self._settings = settings
+        self._kept = dt.timedelta(days=settings.task_retention_days)
 
     def ensure_indexes(self) -> None:
         """Make every index that a query here relies on."""
@@ -460,11 +460,10 @@ class Workflows:
     def keep_results(self, limit: int) -> int:
         """See that what the steps of runs that are under way resulted in outlives them, however
         long they last, of at most so many runs; how many needed it."""
-        kept = dt.timedelta(days=self._settings.task_retention_days)
-        now = self._clock.now()
+        kept, now = self._kept, self._clock.now()
         # Each is looked at four times in the time that it is kept for.
         with store_errors():
-            found = list(self._runs.find({"kept_at": {"$lt": now - kept / 4}}).limit(limit))
+            found = list(self._runs.find({"kept_at": earlier_than(now - kept / 4)}).limit(limit))
         for document in found:
             stored = StoredRun.from_document(document)
             ids = [visit.task_id(stored.id) for visit in stored.run.visits]
@@ -576,8 +575,7 @@ class Workflows:
 
     def _ended(self, state: RunState) -> Document:
         now = self._clock.now()
-        kept = dt.timedelta(days=self._settings.task_retention_days)
-        return {"state": state.value, "finished_at": now, "expire_at": now + kept}
+        return {"state": state.value, "finished_at": now, "expire_at": now + self._kept}
 
     def _carry_out(self, stored: StoredRun, command: Command) -> bool:
         """Do it; whether what it is about may be over already: refused, or stopped."""
@@ -787,7 +785,8 @@ class Workflows:
                 "undo": False,
                 "error": None,
                 "due_at": self._clock.now(),
-                "kept_at": LONG_AGO,
+                # Looked at in the next pass.
+                "kept_at": self._clock.now() - self._kept,
                 "finished_at": None,
                 "expire_at": None,
             }

@@ -61,7 +61,7 @@ from orchestrator.advance import RunState
 from orchestrator.clock import Clock
 from orchestrator.keys import SigningKey
 from orchestrator.settings import Settings
-from orchestrator.tasks import ensure_index, id_at, store_errors, time_of_id
+from orchestrator.tasks import earlier_than, ensure_index, id_at, store_errors, time_of_id
 
 Document = dict[str, Any]
 
@@ -325,7 +325,7 @@ class RollUp:
         return hours
 
     def _due(self, field: str, now: dt.datetime) -> set[dt.datetime]:
-        due = self._hours.find({field: {"$lt": now}}, {"_id": 1})
+        due = self._hours.find({field: earlier_than(now)}, {"_id": 1})
         return {hour_named(each["_id"]) for each in due}
 
     def _first_task(self, seen: dt.datetime) -> dt.datetime:
