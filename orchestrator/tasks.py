@@ -1479,8 +1479,6 @@ class TaskStore:
         ]
 
     def _read_all(self, ids: Sequence[str]) -> list[Document | None]:
-        if len(ids) == 1:
-            return [self._tasks.find_one({"_id": ids[0]})]
         found = {each["_id"]: each for each in self._tasks.find({"_id": {"$in": list(ids)}})}
         return [found.get(id) for id in ids]
 

@@ -41,10 +41,6 @@ class Words:
         text: str = _texts()[name][self.language]
         return text.format(**values)
 
-    def knows(self, name: str) -> bool:
-        """Whether there is a text of this name."""
-        return name in _texts()
-
     def number(self, value: float) -> str:
         """A number, whole where it is large."""
         rounded = round(value) if abs(value) >= 10 or value == round(value) else round(value, 1)

@@ -429,13 +429,6 @@ class _Assembly:
             if len(having) == 1 and len(groups) > 1:
                 self._share_extra(name, having[0], everywhere)
 
-    def _thicknesses_joined(self, here: dict[str, Any], after: dict[str, Any]) -> bool:
-        start, end = here["_end"].get("thickness"), after["_at"].get("thickness")
-        if start is None or end is None or not start < end:
-            return False
-        joining = lx.JOIN_KEYS | lx.OF_KEYS | lx.ARTICLE_KEYS
-        return all(key in joining for key in self._between(start, end))
-
     def _share_thickness(self) -> None:
         """ "dos techos de isodec, 12x7 y 6x4, espesor 150": said once, after all of them."""
         having = [group for group in self.groups if "thickness_mm" in group]

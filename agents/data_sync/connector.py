@@ -24,8 +24,6 @@ class Abilities:
     reads: bool = False
     # From no cursor a read gives every row that there is: so what is missing is gone.
     complete: bool = False
-    # From a cursor it gives what has changed since only.
-    incremental: bool = False
     writes: bool = False
     # It tells what is there under a key.
     looks_up: bool = False

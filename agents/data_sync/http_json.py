@@ -35,7 +35,6 @@ class HttpJson:
         self.abilities = Abilities(
             reads=True,
             complete=whole and side.changed_since is None,
-            incremental=side.changed_since is not None,
             writes=side.write_url is not None,
         )
 

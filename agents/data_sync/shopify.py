@@ -55,7 +55,7 @@ mutation Change($productId: ID!, $variants: [ProductVariantsBulkInput!]!) {
 class Shopify:
     """A shop by its definition. `now` is the time that a read begins at."""
 
-    abilities = Abilities(reads=True, incremental=True, writes=True, looks_up=True)
+    abilities = Abilities(reads=True, writes=True, looks_up=True)
 
     def __init__(self, web: Web, side: ShopifySide, now: Callable[[], dt.datetime]) -> None:
         self._web = web
