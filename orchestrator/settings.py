@@ -404,7 +404,8 @@ class Settings(BaseSettings):
     business_hours: str = Field(
         "mon-fri 09:00-18:00, sat 09:00-13:00",
         max_length=500,
-        description="When the business is open; nothing is sent by itself at other times.",
+        description="When the business is open; nothing is sent by itself at other times. "
+        '"mon-sun 00:00-24:00" is always.',
     )
     business_country: str | None = Field(
         "UY",

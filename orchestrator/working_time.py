@@ -24,10 +24,14 @@ _PART: Final = re.compile(
 _LOOK_AHEAD_DAYS: Final = 370
 
 Hours = Mapping[int, tuple[tuple[dt.time, dt.time], ...]]
+# The end of a day, as a closing time: "24:00" of that day is 00:00 of the next.
+_MIDNIGHT: Final = dt.time.min
 
 
 def parse_hours(text: str) -> Hours:
     """Hours by weekday (0 is Monday) from "mon-fri 09:00-18:00, sat 09:00-13:00".
+
+    "mon-sun 00:00-24:00" never closes.
 
     Raises:
         ValueError: it is not written like that, or closes before it opens.
@@ -40,8 +44,9 @@ def parse_hours(text: str) -> Hours:
         first = DAYS.index(found["first"])
         last = DAYS.index(found["last"] or found["first"])
         opens = dt.time.fromisoformat(found["opens"])
-        closes = dt.time.fromisoformat(found["closes"])
-        if opens >= closes:
+        until_midnight = found["closes"] == "24:00"
+        closes = _MIDNIGHT if until_midnight else dt.time.fromisoformat(found["closes"])
+        if opens >= closes and not until_midnight:
             raise ValueError(f"{found['opens']} is not before {found['closes']}")
         for day in range(first, last + 1 if last >= first else last + 8):
             hours.setdefault(day % 7, []).append((opens, closes))
@@ -71,10 +76,13 @@ class WorkingTime:
         """When it opens and closes on a day; empty when it stays closed."""
         if self.is_holiday(day):
             return []
+        next_day = day + dt.timedelta(days=1)
         return [
             (
                 dt.datetime.combine(day, opens, self.zone).astimezone(dt.UTC),
-                dt.datetime.combine(day, closes, self.zone).astimezone(dt.UTC),
+                dt.datetime.combine(
+                    next_day if closes == _MIDNIGHT else day, closes, self.zone
+                ).astimezone(dt.UTC),
             )
             for opens, closes in self.hours.get(day.weekday(), ())
         ]

@@ -42,7 +42,7 @@ def shop(
     try:
         desk.environment["AGENTS_PACKAGE"] = "agents"
         # The business never closes: a follow-up goes out when it is asked for.
-        desk.environment["BUSINESS_HOURS"] = "mon-sun 00:00-23:59"
+        desk.environment["BUSINESS_HOURS"] = "mon-sun 00:00-24:00"
         desk.environment["BUSINESS_COUNTRY"] = ""
         desk.spawn("celery", "-A", "agents.all", "worker", log="worker")
         eventually(lambda: len(desk.live()) > 0, 60, "the agents are there")

@@ -31,17 +31,12 @@ rules:
 @pytest.fixture
 def settings(settings: Any, tmp_path: Any) -> Any:
     (tmp_path / "rules.yaml").write_text(OPEN)
-    always = {"business_hours": "mon-sun 00:00-23:59", "business_country": None}
+    always = {"business_hours": "mon-sun 00:00-24:00", "business_country": None}
     return settings.model_copy(update={"followups_file": tmp_path / "rules.yaml"} | always)
 
 
 @pytest.fixture
-def desk(
-    engine: Engine, workers: Callable[..., Any], advance: Callable[[float], None]
-) -> FollowupDesk:
-    # Not in the minute that is not within the hours, whenever this test runs.
-    while not engine.settings.working_time.is_open(engine.clock.now()):
-        advance(30)
+def desk(engine: Engine, workers: Callable[..., Any]) -> FollowupDesk:
     return FollowupDesk(engine, workers(agent))
 
 

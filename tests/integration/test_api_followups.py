@@ -21,7 +21,7 @@ AT = "2099-01-05T12:00:00Z"
 @pytest.fixture
 def settings(settings: Any) -> Any:
     secrets = {"operator_token": SecretStr(TOKEN), "client_keys": SecretStr(f"web:{KEY}")}
-    always = {"business_hours": "mon-sun 00:00-23:59", "business_country": None}
+    always = {"business_hours": "mon-sun 00:00-24:00", "business_country": None}
     return settings.model_copy(update=secrets | always)
 
 

@@ -40,7 +40,7 @@ def test_what_would_go_out_what_is_planned_and_what_is_cancelled(
     (tmp_path / "rules.yaml").write_text(RULES)
     always = {
         "FOLLOWUPS_FILE": str(tmp_path / "rules.yaml"),
-        "BUSINESS_HOURS": "mon-sun 00:00-23:59",
+        "BUSINESS_HOURS": "mon-sun 00:00-24:00",
         "BUSINESS_COUNTRY": "",
     }
     shown, told, listed, ran, again = orchestrator(

@@ -44,7 +44,7 @@ def settings(settings: Settings, worlds: dict[str, World], tmp_path: Any) -> Set
     (tmp_path / "rules.yaml").write_text(RULES)
     told: dict[str, Any] = {
         "followups_file": tmp_path / "rules.yaml",
-        "business_hours": "mon-sun 00:00-23:59",
+        "business_hours": "mon-sun 00:00-24:00",
         "business_country": None,
         "whatsapp_templates": "quote_sent=quote_reminder",
     }
@@ -54,11 +54,7 @@ def settings(settings: Settings, worlds: dict[str, World], tmp_path: Any) -> Set
 
 
 @pytest.fixture
-def desk(
-    engine: Engine, workers: Callable[..., Any], advance: Callable[[float], None]
-) -> Iterator[FollowupDesk]:
-    while not engine.settings.working_time.is_open(engine.clock.now()):
-        advance(30)
+def desk(engine: Engine, workers: Callable[..., Any]) -> Iterator[FollowupDesk]:
     yield FollowupDesk(engine, workers(agent))
     stores_of(engine).outside.close()
 

@@ -31,7 +31,7 @@ HOUR = dt.timedelta(hours=1)
 DAY = 24 * HOUR
 ZONE = ZoneInfo("America/Montevideo")
 CALENDAR = WorkingTime(ZONE, parse_hours("mon-fri 09:00-18:00, sat 09:00-13:00"), "UY")
-ALWAYS = WorkingTime(ZONE, parse_hours("mon-sun 00:00-23:59"))
+ALWAYS = WorkingTime(ZONE, parse_hours("mon-sun 00:00-24:00"))
 SESSION = Session.from_document(
     {
         "_id": "s1",

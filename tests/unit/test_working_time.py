@@ -58,6 +58,17 @@ def test_hours_keep_their_time_of_day_when_clocks_change():
         assert shop.opens(night).astimezone(berlin).hour == 9
 
 
+@given(moments)
+def test_a_shop_that_never_closes_is_open_at_every_moment(moment):
+    assert WorkingTime(ZONE, parse_hours("mon-sun 00:00-24:00")).is_open(moment)
+
+
+def test_a_bar_closes_at_midnight():
+    bar = WorkingTime(ZONE, parse_hours("fri 20:00-24:00"))
+    assert bar.is_open(local(2026, 12, 4, 23, 59, 59))
+    assert bar.opens(local(2026, 12, 5, 0, 0)) == local(2026, 12, 11, 20, 0)
+
+
 @pytest.mark.parametrize(
     "text", ["", "always", "mon 9-18", "mon 18:00-09:00", "xyz 09:00-18:00", "mon 25:00-26:00"]
 )

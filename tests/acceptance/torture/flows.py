@@ -62,7 +62,7 @@ effect_within: 4s
 rules:
   - {id: never, on: conversation_idle, after: 30d, message: conversation_idle, priority: 1}
 """
-OPEN_ALWAYS = "mon-sun 00:00-23:59"
+OPEN_ALWAYS = "mon-sun 00:00-24:00"
 
 
 @dataclass
