@@ -259,11 +259,12 @@ MONEY_KEYS: Final = keys(
 )
 # A side is to be so much longer or shorter: "sumale 2 metros al largo".
 LONGER_KEYS: Final = keys(
-    "sumale sumar suma agregale agregar agrega agregame ponele alargalo alargar estiralo add mas "
-    "more extra"
+    "sumale sumarle sumar suma sumo sumamos agregale agregarle agregar agrega agrego agregamos "
+    "agregame ponele alargalo alargar estiralo add mas more extra"
 )
 SHORTER_KEYS: Final = keys(
-    "restale restar resta sacale sacar sacame quitale quitar bajale achicalo acortalo menos less"
+    "restale restarle restar resta resto restamos sacale sacarle sacar sacame saco sacamos quitale "
+    "quitarle quitar quito quitamos bajale achicalo acortalo menos less"
 )
 
 ADDRESS_KEYS: Final = keys(
@@ -276,8 +277,9 @@ COUNTED_ELSEWHERE_KEYS: Final = keys(
     "precios presupuestos cotizaciones medidas espesores colores productos materiales formas "
     "amigos vecinos empresas lugares locales hermanos pisos plantas ambientes "
     "kilo kg grados litros people times windows window doors door preguntas pregunta consultas "
-    "consulta cosas cosa opciones opcion"
+    "consulta cosas cosa opciones opcion tornillos clavos"
 )
+COUNTED_BEFORE_KEYS: Final = keys("somos calibre gauge")  # "somos 4", "chapa calibre 26"
 
 # "quiero dos iguales": so many of what was told before.
 ALIKE_KEYS: Final = keys("iguales asi esos esas mismos mismas those same")
@@ -699,7 +701,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "cual me llevo", "cual tendria que", "cual deberia",
         "cual seria mejor", "cual rinde", "mejor el de", "vale la pena", "me aconsej*",
         "aconsej*", "que aconsej*", "suggest*", "what do you recommend", "cuanto cambia",
-        "mucha diferencia",
+        "mucha diferencia", "con # alcanza*", "con # mm alcanza*", "# es suficiente", "# is enough",
+        "# mm is enough", "# mm es suficiente", "# be enough", "# mm be enough",
     ),
     "ask_price_factors": (
         "precio del m2", "precio por m2", "precio x m2", "cuanto ~ el m2", "cuanto ~ el metro",
@@ -807,7 +810,8 @@ def vocabulary() -> frozenset[str]:
         NAMED_SIDES, LATERALS_KEYS, WHOLE_PERIMETER_KEYS, SUBSTRATE_KEYS, FILLER_KEYS, NOT_KEYS,
         WITH_KEYS, RANGE_KEYS, LESS_KEYS, TOTAL_KEYS, ARTICLE_KEYS, OF_KEYS,
         MONTH_KEYS, DAY_KEYS,
-        TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS,
+        TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS, LONGER_KEYS, SHORTER_KEYS,
+        ONLY_KEYS, OPENING_KEYS, MINE_KEYS, OWN_KEYS, EXCEPT_KEYS, ALIKE_KEYS, COUNT_LABEL_KEYS,
         OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
         PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
         _whole_keys(PICK_UP_CUES), _whole_keys(OTHER_PRODUCTS), _whole_keys(NAME_CUES),

@@ -28,6 +28,7 @@ _BEFORE_A_DECISION: Final = keys(
     "buenas gracias muchas claro obvio yes great perfect thanks and so then we i well y eso "
     "excelente buenisimo impecable la las el los al final ahora mejor nomas nada"
 )
+_NOW: Final = lx.key_of("ahora")  # "ahora sí" sets no condition
 _CLAUSE_ENDS: Final = ENDS | {",", ":", "(", ")"}
 _CLAUSE_WORDS: Final = 8  # as far as is looked for what begins a clause
 _CONDITIONS: Final = keys("si if cuando when pero but siempre solo unless salvo hasta until")
@@ -170,9 +171,8 @@ class Passage:
                 continue  # an emoji
             if start - at > _CLAUSE_WORDS or self.keys[at] not in _BEFORE_A_DECISION:
                 return False
-            if self.tokens[at].word == "si" and not (
-                at == 0 or self.tokens[at - 1].text in _CLAUSE_ENDS
-            ):
+            opens = at == 0 or self.tokens[at - 1].text in _CLAUSE_ENDS
+            if self.tokens[at].word == "si" and not opens and self.raw[at - 1] != _NOW:
                 return False
         for at in range(end, min(end + 2 * _CLAUSE_WORDS, len(self.tokens))):
             token = self.tokens[at]
@@ -189,7 +189,7 @@ class Passage:
         before = max(self.answered_to, self.starts[sentence])
         if start - before > 3 or any(self.tokens[at].kind != "mark" for at in range(before, start)):
             return False
-        if self.tokens[start].word in ("si", "va", "eso") and end < len(self.tokens):
+        if self.tokens[start].word in ("si", "va", "eso", "ese", "esa") and end < len(self.tokens):
             short = self.ends[sentence] - start <= 3
             if self.tokens[end].kind == "word" and not short:
                 return False

@@ -247,7 +247,7 @@ def _join_numbers(tokens: Sequence[Token]) -> list[Token]:
 def _spoken_hundredths(
     token: Token, tokens: Sequence[Token], at: int, before: Sequence[Token]
 ) -> tuple[Token, int]:
-    """ "siete cincuenta por tres veinte": 7.50 by 3.20, as prices are said too."""
+    """ "siete cincuenta por tres veinte", "largo siete cincuenta": 7.50, as prices are said too."""
     if not token.spelled or token.value is None or not token.value < 10:
         return token, 0
     part, size = _below_hundred(tokens, at)
@@ -260,7 +260,9 @@ def _spoken_hundredths(
         and before[-2].value is not None
         and before[-2].value != int(before[-2].value)
     )
-    if not second and _key(tokens, at + size) not in lexicon.TIMES_KEYS:
+    after = at + size + (_key(tokens, at + size) == "de")
+    of_side = _key(tokens, after) in lexicon.SIDES or (before and before[-1].key in lexicon.SIDES)
+    if not (second or of_side or _key(tokens, at + size) in lexicon.TIMES_KEYS):
         return token, 0
     text = " ".join([token.text, *(piece.text for piece in tokens[at : at + size])])
     return token._replace(values=(token.value + Decimal(part) / 100,), text=text), size

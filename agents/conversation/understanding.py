@@ -61,7 +61,9 @@ _SAME_AGAIN: Final = Phrases(
     (phrase, kind) for kind, phrases in lx.SAME_AGAIN.items() for phrase in phrases
 )
 _SIDES_SAID: Final = ("length", "width", "height")
-_LABELLING: Final = frozenset({"de", ":", "es", "=", "is", "of", "son", "unos", "a", "to"})
+_COPULA: Final = keys("es son era eran seria serian sea sean is was be should")
+_LABELLING: Final = _COPULA | {"de", ":", "=", "of", "unos", "a", "to"} | keys("en realidad")
+_LETTERS: Final = {"e": "thickness", "l": "length", "a": "width"}  # "e=100 l=6 a=4"
 _MAX_MEASURES: Final = 400  # numbers that are made sense of; no order has more
 _MOST_ALTERNATIVES: Final = 6
 _INCH_TOLERANCE: Final = Decimal("0.03")
@@ -269,6 +271,7 @@ class _Reading(Passage):
                 or after in lx.TIME_KEYS
                 or (after in lx.COUNTED_ELSEWHERE_KEYS and not self._begins_a_list(at + 1))
                 or (before == "las" and self.key(at - 2) in ("a", "al"))
+                or before in lx.COUNTED_BEFORE_KEYS
                 or self._in_an_address(at)
                 or self._in_an_id(at)
             ):
@@ -492,6 +495,9 @@ class _Reading(Passage):
         if self.key(measure.end) == "al" and self.key(measure.end + 1) in lx.SIDES:
             measure.side = lx.SIDES[self.key(measure.end + 1)]
             measure.end += 2
+        sides = {lx.SIDES[key] for key in self.said if key in lx.SIDES}
+        if measure.side is None and len(sides) == 1:
+            measure.side = sides.pop()  # "el largo quedó corto, sumale medio metro"
         metres = in_metres(measure, default="m")
         if measure.side not in ("length", "width") or len(metres) != 1:
             return False
@@ -522,9 +528,11 @@ class _Reading(Passage):
     def _leads(self, at: int) -> bool:
         """Whether a number comes after the label at a place."""
         after = at + 1
-        while after < at + 4 and self.key(after) in _LABELLING:
+        after += self.key(after) == "," and self.key(after + 1) in _COPULA
+        while after < at + 5 and self.key(after) in _LABELLING:
             after += 1
-        counts = self.key(after + 1) in lx.PIECE_KEYS or self.key(after + 1) in lx.PLACE_KEYS
+        noun = self.key(after + 1)
+        counts = noun in lx.PIECE_KEYS or (noun in lx.PLACE_KEYS and noun not in lx.SIDES)
         return self.key(after) == "#" and not counts
 
     def _number_before_label(self, at: int) -> int | None:
@@ -674,8 +682,14 @@ class _Reading(Passage):
     def _label(self, measure: Measure) -> None:
         """What the measure is of, said before it ("largo: 10") or after it ("10 de largo")."""
         place = measure.start - 1
-        for _ in range(3):
-            if self.key(place) in _LABELLING:
+        letter = self.tokens[place - 1].text.lower() if self.key(place) == "=" else ""
+        if letter in _LETTERS:
+            measure.side = _LETTERS[letter]
+            self._take(place - 1, measure.start)
+            return
+        for _ in range(4):
+            apart = self.key(place) == "," and self.key(place + 1) in _COPULA
+            if self.key(place) in _LABELLING or apart:  # "medí mal el ancho, es 4,80"
                 place -= 1
         key = self.key(place)
         label = None
@@ -685,8 +699,6 @@ class _Reading(Passage):
             label = lx.SIDES.get(key) or (
                 "thickness" if key in lx.THICKNESS_KEYS else "area" if key in lx.AREA_KEYS else None
             )
-            if self.tokens[place].text.lower() == "e" and self.key(place + 1) == "=":
-                label = "thickness"
         after = self._side_after(measure.end)
         if after is not None:
             of_next = after[0] in _SIDES_SAID and after[1] - 1 in self.labels_first
@@ -992,8 +1004,8 @@ class _Reading(Passage):
         return Decimal(near) if abs(near - thickness) <= near * _INCH_TOLERANCE else None
 
     def _labelled_thickness(self, measure: Measure, value: Decimal) -> None:
-        if measure.unit == "m":
-            value *= 1000
+        if measure.unit == "m" or (measure.unit is None and value < 1):
+            value = tidy(value * 1000)  # "0,10 de espesor"
         elif measure.unit is not None:
             value = in_mm(value, measure.unit)
             near = self._nearly_made(value) if measure.unit == "in" else None
@@ -1721,7 +1733,8 @@ class _Reading(Passage):
     def _denied_here(self, at: int) -> bool:
         """ "que no sea blanco", "no blanco", "en vez de blanco"."""
         back = at - 1
-        while back >= 0 and self.key(back) in ("el", "la", "de", "en", "sea", "color", "kolor"):
+        passing = lx.NOT_WANTED_VERB_KEYS | {"el", "la", "de", "en", "color", "kolor"}
+        while back >= 0 and self.key(back) in passing:
             back -= 1
         near = self.key(back)
         of_another = self.key(back - 1) in lx.ANCHOR_KEYS | lx.FREIGHT_KEYS  # "flete no, gris"
