@@ -33,6 +33,7 @@ _LOST_TURNS: Final = 2  # not understood in a row, before a person is offered
 _ASK_TEXTS: Final = 3  # wordings of a question; none is used more than twice
 _CONFIRM_TEXTS: Final = 3
 _ASKED_KEPT: Final = 30  # questions whose count is remembered
+_PDF: Final = "/api/quotes/{id}.pdf"  # where the front door has it, for whoever has the id
 _BLOCKING: Final[tuple[Field, ...]] = (
     "producto", "espesor", "dimensiones", "color", "terminaciones",
 )  # fmt: skip
@@ -1084,18 +1085,18 @@ class _Turning:
             parts = [*self.answers, *self.notes]
             asking = _Asking(self.state, self.catalogue)
             return asking.turn(parts, "cotizacion", said.confidence, pressing=False)
-        if said.wants("quote_status") and state.quoted is None:
+        if said.wants("quote_status", "pdf") and state.quoted is None:
             self.answers.append(self._say("no_quote_yet"))
         if said.wants("thanks") and not collecting:
             return self._end(self._say("welcome"), "general")
         if said.wants("buying") and (state.quoted is None or collecting):
             self.answers.append(self._say("how_to_buy"))
         about_buying = ("delivery", "payment", "price_objection", "quote_status", "buying")
-        if said.topics or said.wants(*about_buying):
+        if said.topics or said.wants(*about_buying) or (said.wants("pdf") and collecting):
             self.state = replace(self.state, lost=0)
             tipo: Tipo = "informacion" if said.topics else "pregunta"
             return self._go_on(tipo) if collecting else self._offer_a_quote(tipo)
-        if said.wants("quote_request", "correction") and not state.items:
+        if said.wants("quote_request", "correction", "pdf") and not state.items:
             self.state = replace(self.state, items=(Item(),), settled=False, lost=0)
             return self._go_on("cotizacion")
         if said.wants("greeting", "help", "name", "thanks", "affirm", "restart"):
@@ -1113,7 +1114,8 @@ class _Turning:
         said, state = self.said, self.state
         quoted = state.quoted
         assert quoted is not None
-        confirmed = "confirmar" in self.before.asked and said.wants("affirm")
+        asks = bool(said.topics) or said.wants("payment", "delivery", "quote_status")
+        confirmed = "confirmar" in self.before.asked and said.wants("affirm") and not asks
         if said.sure_of("acceptance") or confirmed:
             return self._accepted(quoted)
         if said.wants("buying") and quoted.standing == "sent":
@@ -1124,6 +1126,9 @@ class _Turning:
                 ["button_no_freight", "button_no_anchors", "button_person"]
             )
             return replace(turn, tipo="pregunta")
+        if said.wants("pdf") and quoted.id:
+            link = _PDF.format(id=quoted.id)
+            return self._end(self._say("pdf_here", code=quoted.code, link=link), "seguimiento")
         if said.wants("correction") and not said.items:
             return self._end(self._say("change_what"), "cotizacion")
         asks_again = said.wants("quote_status", "quote_request") and not said.topics

@@ -83,6 +83,7 @@ CHAT_SPELLINGS: Final = {
     "nesesito": "necesito",
     "nececito": "necesito", "vs": "versus", "pa": "para", "ud": "usted", "uds": "ustedes",
     "i'd": "want", "kiero": "quiero", "msj": "mensaje",
+    "acpeto": "acepto", "aceto": "acepto", "acepo": "acepto",
     "unid": "unidades", "unids": "unidades", "cant": "cantidad",
 }  # fmt: skip
 
@@ -257,6 +258,9 @@ TIME_KEYS: Final = keys(
 MONEY_KEYS: Final = keys(
     "$ u$s usd uyu ars pesos peso dolares dolar dollars dollar € euros us$ mangos"
 )
+# Who refuses one of these refuses no more than what it costs: "no acepto ese precio".
+PRICE_KEYS: Final = keys("precio precios price valor costo monto plata importe")
+ACCEPT_KEYS: Final = keys("acepto aceptamos aceptar accept")
 # A side is to be so much longer or shorter: "sumale 2 metros al largo".
 LONGER_KEYS: Final = keys(
     "sumale sumarle sumar suma sumo sumamos agregale agregarle agregar agrega agrego agregamos "
@@ -401,7 +405,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "mi presupuesto es", "tengo un presupuesto",
         "mas accesible", "mas baratos", "mas barata", "bajar ~ precio", "bajarme ~ precio",
         "bajame", "baja ~ precio", "te doy", "regateo", "ultimo precio", "mejor oferta", "off",
-        "too much", "pricey", "lower the price", "cheap", "out of budget", "best price",
+        "too much", "pricey", "lower the price", "cheap", "out of budget", "over ~ budget",
+        "best price",
         "haceme precio", "me haces un precio", "hacen precio", "haces precio",
         "consegui mas barato", "me pasaron mas barato",
     ),
@@ -445,12 +450,16 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "me recordas", "cual era el total", "en que quedo", "en que quedamos", "en que anda",
         "como va mi", "como viene mi", "la ultima cotizacion", "ultimo presupuesto",
         "mi ultimo presupuesto", "me pasaste", "me habias pasado", "me dijiste", "how is my",
-        "where is my", "my last quote", "expire*", "how much was it", "pdf",
+        "where is my", "my last quote", "expire*", "how much was it",
+        "de nuevo la", "de vuelta el", "de vuelta la", "otra vez la", "mandame ~ cotizacion",
+        "mandame ~ presupuesto", "mandame ~ precio",
     ),
+    "pdf": ("pdf", "imprimirl*", "para imprimir"),
     "acceptance": (
         "la quiero", "los quiero", "las quiero", "la compro", "las compro", "la llevo", "las llevo",
         "las llevo todas", "me la llevo", "me las llevo",
-        "acepto", "aceptamos", "lo compro", "los compro", "lo quiero", "cerramos", "cerremos",
+        "me lo quedo", "me la quedo", "acepto", "aceptamos", "lo compro", "los compro",
+        "lo quiero", "cerramos", "cerremos",
         "vamos con eso", "vamos con ese", "me sirve", "confirmo", "confirmamos", "confirmado",
         "lo llevo", "me lo llevo", "hacemos el pedido", "quiero encargar", "encargo", "trato hecho",
         "quiero comprarlo", "i accept", "i'll take it", "ill take it", "go ahead", "deal",
@@ -461,6 +470,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "quiero hacer el pedido", "hago el pedido", "hacer el pedido", "reservame", "reservalo",
         "reservamelo", "la confirmo", "lo confirmo", "confirmada", "confirmar", "confirma",
         "aprobado", "aprobada", "apruebo", "estoy de acuerdo", "me sirve el precio", "me cierra",
+        "cerralo", "cerrala", "cerrar ~ trato",
         "dale que va", "vamos", "vamo arriba", "vamos arriba", "vamos nomas", "quiero comprar ya",
         "i'll buy", "we'll take it", "i will take it", "book it", "order it", "place the order",
         "accepted", "accept", "we accept", "i confirm", "confirmed", "let's go", "lets go",
@@ -473,12 +483,16 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "rejection": (
         "no por ahora", "por el momento no", "compre en otro", "ya consegui", "ya lo consegui",
-        "no me interesa", "no me sirve", "no gracias", "dejalo asi", "dejala asi", "ya compre",
+        "no me interesa", "no me sirve", "no gracias", "no , gracias", "no , muchas gracias",
+        "no , thanks", "no , thank you", "dejalo asi", "dejala asi", "ya compre",
         "no lo quiero", "no la quiero", "lo dejo", "ya no lo necesito", "ya no necesito",
         "desisto", "not interested", "no thanks", "no thank you", "never mind", "dejemoslo",
         "cancelar", "cancela", "cancelalo",
         "por ahora no", "lo descarto", "no voy a comprar", "no lo voy a comprar",
-        "no me convence", "no acepto", "rechazo", "la rechazo", "lo rechazo", "ya lo compre",
+        "no me convence", "no acepto", "no lo acepto", "no la acepto", "no aceptamos",
+        "no puedo aceptar", "no podemos aceptar", "no puedo aceptarlo", "no puedo aceptarla",
+        "don't accept", "do not accept", "can't accept",
+        "cannot accept", "rechazo", "la rechazo", "lo rechazo", "ya lo compre",
         "ya compramos", "compre en otro lado", "consegui en otro lado", "lo consegui",
         "me arrepenti", "dejalo", "dejala", "dejalo ahi", "dejala ahi",
         "dejemoslo ahi", "olvidate", "olvidalo", "olvidala", "anulalo",
@@ -518,7 +532,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "el de menor espesor", "espesor minimo", "el minimo espesor",
     ),
     "buying": (
-        "como hago para comprar*", "como hago para encargar*", "como compro", "como lo compro",
+        "como ~ para comprar*", "como ~ para encargar*", "como compro", "como lo compro",
         "como la compro", "como se compra", "como sigo", "como seguimos", "como sigue",
         "como hacemos", "como avanzo", "como avanzamos", "como cierro", "como cerramos",
         "como encargo", "como lo encargo", "como reservo", "como lo reservo", "que tengo que hacer",
@@ -527,7 +541,7 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "datos de la cuenta", "datos bancarios", "how do i order", "how do i buy",
         "how can i order", "how can i buy", "how to order", "how to buy", "next step*",
         "what's next", "y ahora que hago", "cual es el siguiente paso", "proximo paso",
-        "como es para comprar*", "como seria para comprar*", "how do we proceed",
+        "how do we proceed",
     ),
     "human": (
         "hablar con ~ persona", "hablar con ~ alguien", "hablar con ~ asesor",
@@ -570,7 +584,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "no quiero ~ mensaj*", "no quiero mas mensajes", "no quiero ~ publicidad*",
         "no quiero spam", "dejen de ~ mensaj*", "deja de ~ mensaj*", "dejen de escrib*",
         "deja de escrib*", "dejen de mand*", "deja de mand*", "dejen de molest*",
-        "deja de molest*", "dejen de jod*", "deja de jod*", "dejen de contact*",
+        "deja de molest*", "dejen de jod*", "deja de jod*", "dejen de hinch*", "deja de hinch*",
+        "dejen de contact*",
         "basta de mensaj*", "basta de escrib*", "saquenme de ~ lista", "sacame de ~ lista",
         "sacarme de ~ lista", "borrame de ~ lista", "borrenme", "borrarme", "borrame",
         "borren mi numero", "borra mi numero", "eliminen mi numero", "eliminame de", "eliminenme",
@@ -864,7 +879,7 @@ PICK_UP_CUES: Final = (
 )  # fmt: skip
 # Near to a word of ours, and not that word.
 WORDS_OF_THEIR_OWN: Final = keys(
-    "gotera goteras siento verdad casa caso cosas tren gente mesa pasa"
+    "gotera goteras siento verdad casa caso cosas tren gente mesa pasa muestro"
 )
 PARTS_WORDS: Final = {"medio": "0.5", "media": "0.5", "half": "0.5", "cuarto": "0.25"}
 PARTS: Final = {key_of(word): part for word, part in PARTS_WORDS.items()}

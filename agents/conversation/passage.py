@@ -31,6 +31,7 @@ _BEFORE_A_DECISION: Final = keys(
 _NOW: Final = lx.key_of("ahora")  # "ahora sí" sets no condition
 _CLAUSE_ENDS: Final = ENDS | {",", ":", "(", ")"}
 _CLAUSE_WORDS: Final = 8  # as far as is looked for what begins a clause
+_OTHER_DAYS: Final = lx.DAY_KEYS | keys("mañana despues luego tomorrow later")
 _CONDITIONS: Final = keys("si if cuando when pero but siempre solo unless salvo hasta until")
 
 
@@ -178,9 +179,18 @@ class Passage:
             token = self.tokens[at]
             if token.text in _CLAUSE_ENDS:
                 return token.text != "?"
+            if self._is_of_a_code(at):
+                continue
             if token.kind == "number" or self.keys[at] in _CONDITIONS:
                 return False
+            if self.keys[at] in _OTHER_DAYS and not {"para"} & set(self.keys[at - 2 : at]):
+                return False  # "compro el viernes"
         return True
+
+    def _is_of_a_code(self, at: int) -> bool:
+        """The numbers of "COT-2026-000001"."""
+        token = self.tokens[at]
+        return token.kind == "number" and token.glued and self.key(at - 1) == "-"
 
     def _opens(self, start: int, end: int) -> bool:
         """Whether "si" or "no" is an answer: nothing but other answers stands before it in

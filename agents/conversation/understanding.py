@@ -67,6 +67,7 @@ _LETTERS: Final = {"e": "thickness", "l": "length", "a": "width"}  # "e=100 l=6 
 _MAX_MEASURES: Final = 400  # numbers that are made sense of; no order has more
 _MOST_ALTERNATIVES: Final = 6
 _INCH_TOLERANCE: Final = Decimal("0.03")
+_SO: Final = key_of("asi")
 _HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
 
@@ -231,6 +232,7 @@ class _Reading(Passage):
                 continue
             capital = token.text[0].isupper()
             ordinary = token.key in lx.FILLER_KEYS or token.key in lx.NOT_NAME_KEYS
+            ordinary = ordinary or self.keys[end] in lx.ACCEPT_KEYS  # "acpeto"
             known = token.key in self.words.known or token.word in self.words.known
             if token.kind != "word" or len(token.text) < 2 or len(token.text) > 20 or ordinary:
                 break
@@ -1751,6 +1753,8 @@ class _Reading(Passage):
                 last = None
             if kind and not self.used[at]:
                 included = self._included(at, last if since <= 3 else None)
+                if included is False and self._is_condition(at):
+                    included = None
                 if included is not None and not self._asks_what_is_included(at):
                     self._event(at, at + 1, kind, {kind: included})
                 last, since = included, 0
@@ -1800,6 +1804,15 @@ class _Reading(Passage):
         if after in lx.INCLUDED_KEYS or after == "si" or self.key(at - 1) in ("mas", "plus", "+"):
             return True
         return carried
+
+    def _is_condition(self, at: int) -> bool:
+        """ "no lo acepto si no incluye el flete"."""
+        if not self.decisions:
+            return False
+        return any(
+            self.key(place) in ("si", "if") and self.key(place + 1) in lx.NOT_KEYS
+            for place in range(max(0, at - 5), at)
+        )
 
     def _excepted(self, at: int) -> bool:
         """ "todo incluido menos el flete"."""
@@ -2026,10 +2039,14 @@ class _Reading(Passage):
                 confidence = 0.5
             if cue == "acceptance" and self.said & lx.MONEY_KEYS:
                 confidence = 0.5  # "te doy 5000 pesos, cerramos"
+            if cue == "acceptance" and self._is_guessed(start, end):
+                confidence = 0.5
             if cue == "acceptance" and any(
                 key in lx.NOT_KEYS for key in self.keys[max(0, start - 3) : start]
             ):
                 name, confidence = "rejection", 0.5
+            if name == "rejection" and self._refuses_the_price(start, end):
+                name, confidence = "price_objection", 0.9
             if cue == "remove_it" and (said.removed or _takes_out(said)):
                 continue
             if cue in ("correction", "addition") and not (
@@ -2060,6 +2077,23 @@ class _Reading(Passage):
             sure["off_topic"] = 0.4
         ranked = sorted(sure.items(), key=lambda entry: -entry[1])
         return tuple(Intent(name, confidence) for name, confidence in ranked)
+
+    def _is_guessed(self, start: int, end: int) -> bool:
+        """Whether a decision is read out of a misspelling of a word that is said of other
+        things too: "mandame" is no "mandale"; but "acpeto" can be nothing else."""
+        corrected = any(self.raw[at] != self.keys[at] for at in range(start, end))
+        return corrected and not lx.ACCEPT_KEYS.intersection(self.keys[start:end])
+
+    def _refuses_the_price(self, start: int, end: int) -> bool:
+        """ "no acepto ese precio", "así no lo acepto, es mucho": another price would do."""
+        accepts = lx.ACCEPT_KEYS.intersection(self.keys[start:end])
+        if accepts and (self.has_cue("price_objection") or self.key(start - 1) == _SO):
+            return True
+        return any(
+            self.keys[at] in lx.PRICE_KEYS
+            for at in range(max(0, start - 2), min(end + 4, len(self.keys)))
+            if self.same_sentence(at, start)
+        )
 
 
 def _takes_out(said: Understanding) -> bool:

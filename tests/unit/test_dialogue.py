@@ -317,6 +317,58 @@ def test_after_the_quote_it_can_be_asked_for() -> None:
     assert "7.500,00" in again.text
 
 
+def test_the_pdf_of_the_quote_is_where_the_front_door_has_it() -> None:
+    talk = chat("isodec 100 10x5", "me mandás el pdf?", "acepto", "can you send me the pdf?")
+    for asked in (1, 3):
+        assert "/api/quotes/quote-0.pdf" in talk.turns[asked].text
+    # Another colour is another quote, and has its own.
+    turn = chat("isodec 100 10x5", "me lo pasás en pdf? y en gris").turns[-1]
+    assert ".pdf" not in turn.text
+    assert turn.tipo == "cotizacion"
+
+
+@pytest.mark.parametrize(
+    ("messages", "needs"),
+    [
+        (["me pasás el pdf?"], ("producto", "espesor", "dimensiones")),
+        (["isodec 100", "me lo mandás en pdf?"], ("dimensiones",)),
+    ],
+)
+def test_who_wants_the_pdf_before_the_quote_hears_what_is_missing(
+    messages: list[str], needs: tuple[str, ...]
+) -> None:
+    turn = chat(*messages).turns[-1]
+    assert turn.needs == needs
+    assert "Todavía no tengo una cotización" in turn.text
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "no acepto ese precio", "así no lo acepto, es mucho", "no acepto, es carísimo",
+        "ese precio no me sirve", "a ese valor no lo llevo", "I don't accept that price",
+        "no puedo aceptar ese precio", "no lo acepto si no incluye el flete",
+    ],
+)  # fmt: skip
+def test_who_refuses_the_price_has_not_refused_the_quote(message: str) -> None:
+    talk = chat("isodec 100 10x5", message, "acepto")
+    assert [turn.action for turn in talk.turns[1:]] == ["answer", "accept_quote"]
+
+
+@pytest.mark.parametrize("message", ["ok y es en pesos o dólares?", "si, tienen stock?"])
+def test_who_still_asks_has_not_confirmed(message: str) -> None:
+    talk = chat("soy Ana, isodec 100 10x5", "dale", message)
+    assert talk.turns[-1].action == "answer"
+    assert chat("soy Ana, isodec 100 10x5", "dale", message, "si").turns[-1].action == (
+        "accept_quote"
+    )
+
+
+@pytest.mark.parametrize("message", ["mandame de nuevo la cotización", "mandane", "compro mañana"])
+def test_what_only_looks_like_a_decision_is_none(message: str) -> None:
+    assert chat("soy Ana, isodec 100 10x5", message).turns[-1].action == "answer"
+
+
 def test_a_correction_after_the_quote_supersedes_it_and_another_order_does_not() -> None:
     talk = chat("isodec 100 10x5", "de 150", "quiero otra cotización", "telgopor 75 8x4")
     assert talk.superseded == [None, "quote-0", None, None]
