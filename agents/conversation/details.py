@@ -146,15 +146,18 @@ class Told(BaseModel):
 
 
 def look_at_session(context: TaskContext, named: SessionNamed) -> Document:
-    """Whose session it is. Returns {found, owner, status, language, name, phone, channel}; the
-    language is "es" where none is known."""
+    """Whose session it is. Returns {owner, status, language, name, phone, channel}; the language is
+    "es" where none is known.
+
+    Raises:
+        TaskError: `session_not_found`.
+    """
     try:
         session = context.engine.sessions.get(named.session_id)
     except NotFound:
-        return {"found": False, "owner": None, "status": None, "language": "es"}
+        raise TaskError("session_not_found", "There is no such conversation.") from None
     state = _dialogue(session)
     return {
-        "found": True,
         "owner": session.owner,
         "status": session.status,
         "language": state.language,

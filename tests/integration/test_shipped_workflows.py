@@ -82,6 +82,16 @@ def test_what_is_complete_is_quoted_and_told_at_once(desk, work):
     assert stores_of(desk).quotes.get(quote.id).state.value == "accepted"
 
 
+@pytest.mark.parametrize("workflow", ["quote_workflow", "quote_approval"])
+def test_a_run_for_a_conversation_that_is_not_there_fails_and_says_so(desk, work, workflow):
+    run_id = start(desk, workflow, items=[WHOLE])
+    work()
+    run = run_of(desk, run_id)
+    assert run.state is RunState.FAILED
+    assert run.error["code"] == "session_not_found"
+    assert desk.database["quotes"].find_one() is None
+
+
 @pytest.mark.parametrize(
     ("language", "items", "answers", "asked"),
     [
