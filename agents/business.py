@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agents.data_file import Where, lines_of
+from agents.data_file import faults_of, lines_of, not_yaml
 from orchestrator.declarations import Resource
 from orchestrator.engine import Engine
 from orchestrator.errors import BadSettings
@@ -131,9 +131,7 @@ def _read(path: Path) -> Business:
         raw = yaml.load(text, Loader=yaml.CBaseLoader)
         lines = dict(lines_of(yaml.compose(text, Loader=yaml.CBaseLoader)))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise BusinessInvalid([f"{path.name}{line}: is not YAML"]) from error
+        raise BusinessInvalid([not_yaml(path.name, error)]) from error
     faults = []
     if isinstance(raw, dict) and isinstance(raw.get("logo"), str):
         logo = path.parent / raw["logo"]
@@ -147,13 +145,7 @@ def _read(path: Path) -> Business:
     try:
         business = Business.model_validate(raw)
     except ValidationError as error:
-        for problem in error.errors(include_input=False):
-            where: Where = problem["loc"]
-            # What is missing has no line of its own: the nearest thing around it has.
-            around = (where[:length] for length in range(len(where), -1, -1))
-            row = next(lines[place] for place in around if place in lines)
-            field = ".".join(map(str, where)) or "business"
-            faults.append(f"{path.name}:{row}: {field}: {problem['msg']}")
+        faults += faults_of(error, path.name, lines)
     if faults:
         raise BusinessInvalid(faults)
     return business

@@ -4,12 +4,14 @@ Keeps secret how a fault is traced to its line. Values are taken as the texts th
 the model says what they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
+from orchestrator.errors import said_of
 
 MAX_BYTES: Final = 256 * 1024
 
@@ -39,9 +41,7 @@ def read(path: Path, model: type[Model]) -> Model:
         raw = yaml.load(text, Loader=yaml.CBaseLoader)
         root = yaml.compose(text, Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise DataFileInvalid([f"{path.name}{line}: is not YAML"]) from error
+        raise DataFileInvalid([not_yaml(path.name, error)]) from error
     lines: dict[Where, int] = {}
     faults = []
     for where, row in lines_of(root):
@@ -51,15 +51,33 @@ def read(path: Path, model: type[Model]) -> Model:
     try:
         read = model.model_validate(raw)
     except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            where = problem["loc"]
-            # What is missing has no line of its own: the nearest thing around it has.
-            around = (where[:length] for length in range(len(where), -1, -1))
-            row = next(lines[place] for place in around if place in lines)
-            faults.append(f"{path.name}:{row}: {_field(where)}: {problem['msg']}")
+        faults += faults_of(error, path.name, lines)
     if faults:
         raise DataFileInvalid(faults)
     return read
+
+
+def not_yaml(name: str, error: yaml.YAMLError) -> str:
+    """The fault of a file that cannot be parsed, with its line."""
+    mark = getattr(error, "problem_mark", None)
+    return f"{name}{f':{mark.line + 1}' if mark else ''}: is not YAML"
+
+
+def faults_of(
+    error: ValidationError,
+    name: str,
+    lines: Mapping[Where, int],
+    key: Callable[[Where], Where] = tuple,
+) -> list[str]:
+    """What a model finds wrong in a file, by line; `key` is the file's name for a place."""
+    faults = []
+    for problem in error.errors(include_input=False, include_url=False):
+        where = key(problem["loc"])
+        # What is missing has no line of its own: the nearest thing around it has.
+        around = (where[:length] for length in range(len(where), -1, -1))
+        row = next(lines[place] for place in around if place in lines)
+        faults.append(f"{name}:{row}: {_field(where)}: {said_of(problem)}")
+    return faults
 
 
 def lines_of(node: yaml.Node | None, where: Where = ()) -> Iterator[tuple[Where, int]]:

@@ -1,9 +1,16 @@
 """What the routes of follow-ups take and give, with an example of each."""
 
 import datetime as dt
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from api.pages import NextPageToken, PageQuery
 from api.schemas import Moment, SessionId, Strict, _plain
@@ -27,7 +34,7 @@ class FollowupRequest(Strict):
         "custom", description="One of the desk's own texts, or `custom`, which says `text`."
     )
     text: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain)] | None = (
-        Field(None, description="What a `custom` message says.")
+        Field(None, description="What a `custom` message says.", validate_default=True)
     )
     at: Moment | None = Field(
         None,
@@ -38,11 +45,13 @@ class FollowupRequest(Strict):
         100, ge=0, le=100, description="Of several for one customer the highest goes first."
     )
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if (self.message == "custom") != (self.text is not None):
+    @field_validator("text")
+    @classmethod
+    def _says_something(cls, text: str | None, info: ValidationInfo) -> str | None:
+        # A message that is not valid is told by itself.
+        if "message" in info.data and (info.data["message"] == "custom") != (text is not None):
             raise ValueError("a custom message, and no other, has a text")
-        return self
+        return text
 
 
 class FollowupQuery(PageQuery):

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.errors import Malformed, WrongContentType
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, said_of
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 32  # MongoDB allows 100 and we wrap payloads; nobody has a use for more
@@ -170,8 +170,8 @@ def _query(request: Request) -> dict[str, str]:
 
 def _named(problem: ErrorDetails, location: str) -> dict[str, str]:
     if location == "json":
-        return {"pointer": pointer(*problem["loc"]), "detail": problem["msg"]}
-    return {"parameter": ".".join(str(part) for part in problem["loc"]), "detail": problem["msg"]}
+        return {"pointer": pointer(*problem["loc"]), "detail": said_of(problem)}
+    return {"parameter": ".".join(str(part) for part in problem["loc"]), "detail": said_of(problem)}
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

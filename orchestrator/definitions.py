@@ -33,7 +33,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, said_of
 from orchestrator.expressions import BadExpression, is_expression, names_of
 from orchestrator.tasks import Document
 
@@ -624,7 +624,7 @@ def check(
         raise DefinitionInvalid(
             source,
             [
-                fault(_bare(problem["loc"]), problem["msg"].removeprefix("Value error, "))
+                fault(_bare(problem["loc"]), said_of(problem))
                 for problem in error.errors(include_url=False, include_input=False)
             ],
         ) from None

@@ -6,6 +6,8 @@ the request, never a customer's text.
 
 from typing import Any, ClassVar
 
+from pydantic_core import ErrorDetails
+
 
 class OrchestratorError(Exception):
     """Root of everything this project raises on purpose.
@@ -222,3 +224,8 @@ class TaskError(OrchestratorError):
     def __init__(self, code: str, detail: str | None = None, **facts: Any) -> None:
         super().__init__(detail, **facts)
         self.task_code = code
+
+
+def said_of(problem: ErrorDetails) -> str:
+    """What a validator found, without pydantic's "Value error, " before our own words."""
+    return problem["msg"].removeprefix("Value error, ")

@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.errors import BadSettings
+from orchestrator.errors import BadSettings, said_of
 from orchestrator.working_time import WorkingTime, parse_hours
 
 OnBusy = Literal["coalesce", "enqueue", "reject"]
@@ -697,13 +697,13 @@ def load() -> Settings:
         lines = []
         for problem in error.errors():
             if not problem["loc"]:
-                lines.append(problem["msg"])
+                lines.append(said_of(problem))
                 continue
             variable = str(problem["loc"][0])
             # A URL may hold a password.
             hidden = variable in secret or "@" in str(problem["input"])
             shown = "(hidden)" if hidden else repr(problem["input"])
-            lines.append(f"{variable.upper()}={shown}: {problem['msg']}")
+            lines.append(f"{variable.upper()}={shown}: {said_of(problem)}")
         raise BadSettings("; ".join(lines)) from None
 
 

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agents.data_file import Where, faults_of, lines_of, not_yaml
 from agents.data_sync.files import FileFormat
 from agents.data_sync.mapping import Column
 from agents.data_sync.reconcile import Rule
@@ -291,23 +292,11 @@ def parse_definitions(text: str | bytes, name: str) -> Definitions:
             raise DefinitionsInvalid([f"{name}: has YAML aliases (*name): write them out"])
         raw = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise DefinitionsInvalid([f"{name}{line}: is not YAML"]) from error
+        raise DefinitionsInvalid([not_yaml(name, error)]) from error
     try:
         return Definitions.model_validate({} if raw is None else raw)
     except ValidationError as error:
-        lines = dict(_lines(root, ()))
-        faults = []
-        for problem in error.errors(include_input=False, include_url=False):
-            # The name of a union's member is no key of the file.
-            where = tuple(
-                part for part in problem["loc"] if not _is_tag(part, problem["loc"], lines)
-            )
-            around = (where[:length] for length in range(len(where), -1, -1))
-            line = next(lines[place] for place in around if place in lines)
-            field = ".".join(map(str, where)) or "file"
-            faults.append(f"{name}:{line}: {field}: {problem['msg']}")
+        faults = faults_of(error, name, dict(lines_of(root)), _without_tags)
         raise DefinitionsInvalid(faults) from None
 
 
@@ -316,15 +305,12 @@ _TAGS: Final = frozenset(
 )
 
 
-def _is_tag(part: Any, where: tuple[Any, ...], lines: dict[Any, int]) -> bool:
-    return (
-        part in _TAGS
-        and where.index(part) > 0
-        and where[where.index(part) - 1]
-        in (
-            "source",
-            "target",
-        )
+def _without_tags(where: Where) -> Where:
+    """A place as the file has it: the name of a union's member is no key there."""
+    return tuple(
+        part
+        for before, part in zip(("", *where), where, strict=False)
+        if not (part in _TAGS and before in ("source", "target"))
     )
 
 
@@ -340,13 +326,3 @@ def _aliased(node: yaml.Node, seen: set[int]) -> Iterator[bool]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _aliased(value, seen)
-
-
-def _lines(node: yaml.Node | None, where: tuple[Any, ...]) -> Iterator[tuple[Any, int]]:
-    yield where, 1 if node is None else node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _lines(value, (*where, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*where, index))

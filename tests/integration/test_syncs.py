@@ -433,7 +433,7 @@ def test_a_schedule_is_a_timer_and_goes_with_it(office: Any) -> None:
         ("syncs:\n  a: {source: {type: file, path: x}}", "s.yaml:2: syncs.a.target"),
         (STOCK + "    key: nothing\n", "s.yaml"),
         (STOCK.replace("key: sku", "key: nothing"), "columns must have the key"),
-        (STOCK + '    schedule: "every day"\n', "schedule: Value error, must be in cron form"),
+        (STOCK + '    schedule: "every day"\n', "schedule: must be in cron form"),
         (STOCK.replace("path: stock.csv", "path: stock.csv, x: 1"), "s.yaml:4: syncs.stock.source"),
         (STOCK.replace("records, dataset: stock", "file, path: a.csv"), "file cannot be written"),
         (PRODUCTS.replace("id: {}", "id: {}\n      colour: {}"), "a catalogue has the key id"),
