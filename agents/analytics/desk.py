@@ -118,7 +118,13 @@ class AnalyticsDesk:
         since = hour_of(since)
         until = hour_of(until) if hour_of(until) == until else hour_of(until) + HOUR
         self.rollup.bring_up_to(self._engine.clock.now())
-        before = merged(self.rollup.by_day(since - (until - since), since).values())
+        since_before = since - (until - since)
+        # Half of a time against the whole of another would tell a rise that there was not.
+        before = (
+            merged(self.rollup.by_day(since_before, since).values())
+            if self.rollup.counted_since(since_before)
+            else None
+        )
         return figures(
             self.rollup.by_day(since, until),
             before,

@@ -42,15 +42,16 @@ DIGITS: Final = {"count": 0, "turns": 0, "ratio": 4, "seconds": 3}
 
 def figures(
     days: Mapping[dt.date, Tally],
-    before: Tally,
+    before: Tally | None,
     *,
     since: dt.datetime,
     until: dt.datetime,
     zone: str,
 ) -> Document:
     """Everything that a report tells. `before` is the tally of the time of the same length before
-    it. Days are the business's. Money is strings of Decimals, ratios are shares of 1, times are
-    seconds; null means that there is nothing that it could be made of."""
+    it, None where that was not counted from its beginning. Days are the business's. Money is
+    strings of Decimals, ratios are shares of 1, times are seconds; null means that there is
+    nothing that it could be made of."""
     whole = merged(days.values())
     return {
         "since": since.isoformat(),
@@ -65,17 +66,17 @@ def figures(
         "quotes_by_state": by_state(whole, "quotes"),
         "tasks_by_state": by_state(whole, "tasks"),
         "money": _money(whole),
-        "money_before": _money(before),
+        "money_before": {} if before is None else _money(before),
         "days": [_day(day, tally) for day, tally in sorted(days.items())],
         "rhythm": _rhythm(days),
     }
 
 
-def _measured(measure: Measure, whole: Tally, before: Tally) -> Document:
+def _measured(measure: Measure, whole: Tally, before: Tally | None) -> Document:
     return {
         "unit": measure.unit,
         "value": _rounded(measure, measure.value(whole, {})),
-        "before": _rounded(measure, measure.value(before, {})),
+        "before": None if before is None else _rounded(measure, measure.value(before, {})),
         "by": {
             dimension: split
             for dimension in measure.parts

@@ -92,7 +92,7 @@ def _both(told: Document, *names: str) -> Document:
 def _conversion(told: Document) -> Iterator[Insight]:
     won, sent = _value(told, "quotes_accepted"), _value(told, "quotes_offered")
     won_before, sent_before = _before(told, "quotes_accepted"), _before(told, "quotes_offered")
-    if not share_differs(won, sent, won_before, sent_before):
+    if sent_before is None or not share_differs(won, sent, won_before, sent_before):
         return
     now, before = won / sent, won_before / sent_before
     if abs(now - before) < WORTH_TELLING * before:
@@ -108,7 +108,7 @@ def _conversion(told: Document) -> Iterator[Insight]:
 
 def _messages(told: Document) -> Iterator[Insight]:
     now, before = _value(told, "messages"), _before(told, "messages")
-    if before < FEW or abs(now - before) < WORTH_TELLING * before:
+    if before is None or before < FEW or abs(now - before) < WORTH_TELLING * before:
         return
     if count_differs(now, before):
         code = "messages_up" if now > before else "messages_down"
@@ -124,7 +124,7 @@ def _messages(told: Document) -> Iterator[Insight]:
 def _answers(told: Document) -> Iterator[Insight]:
     n, before_n = _value(told, "messages"), _before(told, "messages")
     now, before = _value(told, "answer_p50"), _before(told, "answer_p50")
-    if now and before and min(n, before_n) >= 100 and now > SLOWER * before and now > 1:
+    if now and before and min(n, before_n or 0) >= 100 and now > SLOWER * before and now > 1:
         figures = _both(told, "answer_p50", "messages")
         yield Insight("answers_slower", "bad", {"now": now, "before": before}, figures)
     slow = _value(told, "answer_p95")

@@ -170,23 +170,21 @@ class _Blocks:
         tiles = [self.tile(name, more_is_better=more) for name, more in wanted]
         if self.currency is not None:
             now = Decimal(self.told["money"][self.currency]["won"])
-            before = Decimal(self.told["money_before"].get(self.currency, {}).get("won", "0"))
-            note = self.words.money(before, self.currency)
-            tiles.append(
-                Tile(
-                    self.words.say("won"),
-                    self.words.money(now, self.currency),
-                    self.words.say("before", value=note),
-                    None if now == before else now > before,
-                )
-            )
+            note, better = "", None
+            if self.measure("messages")["before"] is not None:
+                before = Decimal(self.told["money_before"].get(self.currency, {}).get("won", "0"))
+                note = self.words.say("before", value=self.words.money(before, self.currency))
+                better = None if now == before else now > before
+            value = self.words.money(now, self.currency)
+            tiles.append(Tile(self.words.say("won"), value, note, better))
         return Tiles(tuple(tiles))
 
     def tile(self, name: str, *, more_is_better: bool) -> Tile:
         measured = self.measure(name)
         now, before = measured["value"], measured["before"]
-        note = self.words.say("before", value=self.words.measured(measured["unit"], before))
-        better = None
+        note, better = "", None
+        if before is not None:
+            note = self.words.say("before", value=self.words.measured(measured["unit"], before))
         if now is not None and before is not None and now != before:
             better = (now > before) == more_is_better
         return Tile(self.words.say(name), self.written(name), note, better)

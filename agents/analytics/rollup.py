@@ -400,6 +400,12 @@ class RollUp:
                 found[day] = self._of_day(hours)
         return dict(sorted(found.items()))
 
+    def counted_since(self, moment: dt.datetime) -> bool:
+        """Whether anything was counted on the day of a moment, or on one before it."""
+        named = {"_id": {"$lte": self.day_of(moment).isoformat()}}
+        with store_errors():
+            return self._days.find_one(named, {"_id": 1}) is not None
+
     def daily(self, since: dt.date, until: dt.date) -> dict[dt.date, Tally]:
         """The tallies of the business's days from `since` to before `until`; empty ones are
         left out."""

@@ -103,6 +103,21 @@ def values(told: dict[str, Any], *names: str) -> list[Any]:
     return [told["measures"][name]["value"] for name in names]
 
 
+def test_a_period_is_compared_with_the_one_before_it_where_that_was_counted_whole(
+    desk: Any, advance: Callable[[float], None]
+) -> None:
+    def before(days: int) -> Any:
+        now = desk.engine.clock.now()
+        asked = {"since": (now - dt.timedelta(days=days)).isoformat(), "until": now.isoformat()}
+        return desk.ask("period_report", asked)["measures"]["messages"]["before"]
+
+    for _ in range(2):
+        say(desk.engine, "a")
+        advance(7 * 86_400)
+    assert before(5) == 1
+    assert before(8) is None
+
+
 def test_a_period_is_counted(desk: Any, quotes: Any) -> None:
     engine = desk.engine
     say(engine, "a", objections=("price",))
@@ -224,7 +239,8 @@ def test_counts_with_indexes_are_those_without(desk: Any, quotes: Any) -> None:
     rollup.recount([now, now - HOUR])
     without = report(desk)
     for name in ("messages", "sessions", "quotes", "answer_p50"):
-        assert with_indexes["measures"][name] == without["measures"][name]
+        for told in ("value", "by"):
+            assert with_indexes["measures"][name][told] == without["measures"][name][told]
 
 
 @pytest.mark.parametrize(

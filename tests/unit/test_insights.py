@@ -40,12 +40,12 @@ def tally(
     return told
 
 
-def found(now: Tally, before: Tally) -> list[Insight]:
+def found(now: Tally, before: Tally | None) -> list[Insight]:
     until = SINCE + dt.timedelta(days=7)
     return insights(figures({SINCE.date(): now}, before, since=SINCE, until=until, zone="UTC"))
 
 
-def codes(now: Tally, before: Tally) -> set[str]:
+def codes(now: Tally, before: Tally | None) -> set[str]:
     return {each.code for each in found(now, before)}
 
 
@@ -144,3 +144,9 @@ def test_numbers_are_written_as_people_write_them() -> None:
     assert english.seconds(0.25) == "250 ms"
     assert english.seconds(3.21) == "3.2 s"
     assert english.seconds(600) == "10 min"
+
+
+def test_nothing_is_compared_with_a_time_that_was_not_counted() -> None:
+    now = tally(offered={"a": 200}, accepted={"a": 90}, messages=5000, answer_s=9.0)
+    assert codes(now, None) & {"conversion_up", "messages_up", "answers_slower"} == set()
+    assert codes(now, tally(messages=500)) >= {"messages_up"}

@@ -357,7 +357,7 @@ def picture(folder: Path) -> Path | None:
         [
             *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
             *(f"--screenshot={file}", "--window-size=1060,1500"),
-            (folder / "report.html").as_uri(),
+            (folder / "report.html").resolve().as_uri(),
         ],
         check=False,
         capture_output=True,
