@@ -95,7 +95,8 @@ class Report(ReportNamed):
 
     figures: Document = Field(
         description="Measures with their value, what it was before (null where that time was not "
-        "counted whole), and by channel, product, agent; funnel, money, and each day. Ratios are shares of 1, times seconds, money strings."
+        "counted whole), and by channel, product, agent; funnel, money, and each day. Ratios are "
+        "shares of 1, times seconds, money strings."
     )
     insights: list[Finding]
     page: str = Field(description="Where it is as a page.")
