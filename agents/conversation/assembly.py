@@ -6,7 +6,7 @@ an "o". What contradicts itself becomes an `Unclear`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,8 @@ class Event:
 
     at: int
     end: int
-    # product, thickness, size, colour, finish, anchors, freight, both, less, unclear, unknown
+    # product, thickness, size, colour, finish, anchors, freight, both, less, unclear, unknown,
+    # and what is as before: same (all of it), same_size, copy (of a thing that is known)
     kind: str
     values: dict[str, Any] = field(default_factory=dict)
     unclear: Unclear | None = None
@@ -47,19 +48,28 @@ class Assembled(NamedTuple):
 
 
 def assemble(
-    passage: Passage, events: Sequence[Event], under_way: str | None = None
+    passage: Passage,
+    events: Sequence[Event],
+    under_way: str | None = None,
+    copied: Item | None = None,
 ) -> "Assembled":
     """The items of a message, with what is unclear or unknown of them. `under_way` is the
-    product that the conversation is about: what comes before another's name is of that."""
-    return _Assembly(passage, events, under_way).assembled()
+    product that the conversation is about: what comes before another's name is of that.
+    `copied` is what the message wants another of."""
+    return _Assembly(passage, events, under_way, copied).assembled()
 
 
 class _Assembly:
     """Puts what was said together: which product the measures belong to."""
 
     def __init__(
-        self, passage: Passage, events: Sequence[Event], under_way: str | None = None
+        self,
+        passage: Passage,
+        events: Sequence[Event],
+        under_way: str | None,
+        copied: Item | None,
     ) -> None:
+        self.copied = copied
         self.passage = passage
         self.events = events
         self.under_way = under_way
@@ -115,7 +125,7 @@ class _Assembly:
             if slot == "product":
                 group["product"] = ""  # one of its own, though not known which
             return
-        if event.kind in ("same", "same_size"):
+        if event.kind in ("same", "same_size", "copy"):
             self._same(event)
             return
         if event.kind in CORE:
@@ -143,7 +153,13 @@ class _Assembly:
     def _same(self, event: Event) -> None:
         """What is said to be as before; what is said after it takes its place."""
         group = self.groups[-1]
-        if event.kind == "same_size" and len(self.groups) > 1 and not _has_size(group):
+        if event.kind == "copy" and self.copied is not None:
+            values = {each.name: getattr(self.copied, each.name) for each in fields(Item)}
+            known = {name: value for name, value in values.items() if value is not None}
+            if "finishes" in known:
+                known["finishes"] = dict(known["finishes"])
+            group.update({**known, **group, "_copied": set(known) - set(group)})
+        elif event.kind == "same_size" and len(self.groups) > 1 and not _has_size(group):
             before = self.groups[-2]
             group.update({name: before[name] for name in _SIZE if name in before})
         elif event.kind == "same" and _has_size(group):
@@ -366,7 +382,9 @@ class _Assembly:
         """ "con y sin flete": then it is as the catalogue has it, until one is chosen."""
         kind = event.kind
         end = group["_end"].get(kind, event.at)
-        if group.get(kind) in (None, event.values[kind]) or self._corrects(end, event):
+        if kind in group.get("_copied", ()) or self._corrects(end, event):
+            return False
+        if group.get(kind) in (None, event.values[kind]):
             return False
         group.pop(kind)
         self.both_ways.add(kind)

@@ -143,6 +143,7 @@ class State:
             language=self.language,
             missing_side=missing_side,
             things=len(self.items),
+            items=self.items,
         )
 
 
@@ -692,6 +693,8 @@ class _Turning:
     def _target(self, first: Item) -> int | None:
         """Which item is meant: -1 for all of them, None when it has to be asked."""
         items, state = self.state.items, self.state
+        if self.said.which is not None and self.said.which < len(items):
+            return self.said.which
         if len(items) == 1:
             return 0
         if self.said.of_all and first.product is None:

@@ -186,6 +186,8 @@ NAMED_SIDES: Final = {
     for word in words.split()
 }
 LATERALS_KEYS: Final = keys("laterales")  # two of them, when no number is given
+OTHER_KEYS: Final = keys("otro otra other")
+THE_REST_KEYS: Final = keys("otros otras demas resto others rest")
 WHOLE_PERIMETER_KEYS: Final = keys(
     "perimetro contorno perimetral perimeter vuelta around alrededor"
 )
@@ -207,6 +209,7 @@ FILLER_KEYS: Final = keys(
     "and or in on with without my your please need want would like to be this that i size "
     "about approx approximately me have has at"
 )
+WITHOUT_KEYS: Final = keys("sin without")
 REMOVE_KEYS: Final = keys(
     "sacale sacar saca sacame sacarle saco sacamos sacas sacan sacarles quita quitale quitar "
     "quitarle quito quitamos remove drop elimina eliminar"
@@ -288,11 +291,31 @@ COUNTED_BEFORE_KEYS: Final = keys("somos calibre gauge")  # "somos 4", "chapa ca
 # "quiero dos iguales": so many of what was told before.
 ALIKE_KEYS: Final = keys("iguales asi esos esas mismos mismas those same")
 
+# Which of the things that were told before: "el segundo en gris"; -1 is the last.
+ORDINALS: Final = {
+    key_of(word): number
+    for number, words in {
+        0: "primer primero primera first", 1: "segundo segunda second", 2: "tercer tercero tercera",
+        3: "cuarto cuarta", 4: "quinto quinta", -1: "ultimo ultima last",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
+NO_ORDER_KEYS: Final = keys("vez piso planta time floor cotizacion presupuesto precio quote price")
+
 # What is as it was said of the thing before: all of it, or its size.
 SAME_AGAIN: Final[Mapping[str, tuple[str, ...]]] = {
+    "one_more": (
+        "otro ~ igual",
+        "otra ~ igual",
+        "uno mas igual",
+        "una mas igual",
+        "another one ~ same",
+        "another ~ like that",
+        "one more ~ same",
+        "one more like that",
+        "same again",
+    ),
     "same": (
-        "otro igual",
-        "otra igual",
         "y lo mismo en",
         "y lo mismo de",
         "y lo mismo pero",
@@ -301,7 +324,6 @@ SAME_AGAIN: Final[Mapping[str, tuple[str, ...]]] = {
         "otro lo mismo",
         "another the same",
         "and the same in",
-        "same again",
     ),
     "same_size": (
         "misma medida",
@@ -827,6 +849,7 @@ def vocabulary() -> frozenset[str]:
         MONTH_KEYS, DAY_KEYS,
         TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS, LONGER_KEYS, SHORTER_KEYS,
         ONLY_KEYS, OPENING_KEYS, MINE_KEYS, OWN_KEYS, EXCEPT_KEYS, ALIKE_KEYS, COUNT_LABEL_KEYS,
+        THE_REST_KEYS,
         OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
         PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
         _whole_keys(PICK_UP_CUES), _whole_keys(OTHER_PRODUCTS), _whole_keys(NAME_CUES),

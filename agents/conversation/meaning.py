@@ -103,7 +103,8 @@ class Hint:
     `products`: of all the items. `pieces`: how many the only item is, where its sides are known.
     `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
-    `things`: how many items there are.
+    `things`: how many items there are, `items` what is known of them: "no son 10, son 12" is said
+    of what is 10 there.
     """
 
     asked: tuple[str, ...] = ()
@@ -114,6 +115,7 @@ class Hint:
     language: Language = "es"
     missing_side: str | None = None
     things: int = 0
+    items: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class Understanding:
     `unwanted`: what tells the things that are no longer wanted ("el de 4x3 no"). `longer`: by
     how many metres a side, "length_m" or "width_m", is to be longer. `places`: how many roofs
     or walls it is, where no size is said; `each`: the size is that of each.
-    `both_ways`: "anchors" or "freight", asked for with and without.
+    `both_ways`: "anchors" or "freight", asked for with and without. `which`: the number of the
+    hint's item that this is said of ("el segundo en gris").
     """
 
     language: Language
@@ -151,6 +154,7 @@ class Understanding:
     places: int | None = None
     each: bool = False
     both_ways: tuple[str, ...] = ()
+    which: int | None = None
 
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""

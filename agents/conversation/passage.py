@@ -61,6 +61,7 @@ class Passage:
         self.cues_in: dict[int, list[tuple[int, int, str]]] = {}
         self.decisions: set[int] = set()
         self._find_cues()
+        self.cued = {intent for *_, intent in self.cues}
 
     def key(self, at: int) -> str:
         """The key at a place, "" outside of the message."""
@@ -80,7 +81,7 @@ class Passage:
         )
 
     def has_cue(self, intent: str) -> bool:
-        return any(cue == intent for _, _, cue in self.cues)
+        return intent in self.cued
 
     def is_question(self, sentence: int) -> bool:
         """By its mark, or by its first word where marks are left out."""

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 
 import phonenumbers
@@ -61,13 +62,21 @@ _SAME_AGAIN: Final = Phrases(
     (phrase, kind) for kind, phrases in lx.SAME_AGAIN.items() for phrase in phrases
 )
 _SIDES_SAID: Final = ("length", "width", "height")
-_COPULA: Final = keys("es son era eran seria serian sea sean is was be should")
-_LABELLING: Final = _COPULA | {"de", ":", "=", "of", "unos", "a", "to"} | keys("en realidad")
+_COPULA: Final = keys("es son era eran seria serian sea sean is it's was be should")
+_LABELLING: Final = (
+    _COPULA | {"de", ":", "=", "of", "unos", "a", "to"} | keys("en realidad actually")
+)
 _LETTERS: Final = {"e": "thickness", "l": "length", "a": "width"}  # "e=100 l=6 a=4"
 _MAX_MEASURES: Final = 400  # numbers that are made sense of; no order has more
 _MOST_ALTERNATIVES: Final = 6
+_MOST_BETWEEN: Final = 6  # words between a number and the one that it takes the place of
 _INCH_TOLERANCE: Final = Decimal("0.03")
+_SAID: Final = keys("dije puse pase anote pedi said put")
+_BUT: Final = keys("pero but")
+_SOFT: Final = frozenset({",", "y", "and", "sino", "que"})
 _SO: Final = key_of("asi")
+_FOR: Final = frozenset({"por", "x", "for", "to", "a"})
+_KEEP: Final = [key_of("me"), key_of("quedo")]
 _HAS: Final = keys("con tiene lleva hay with has")
 _BARE_GAP: Final = frozenset({":", "=", "(", ",", "-", "x", "*"}) | lx.OF_KEYS | lx.ARTICLE_KEYS
 
@@ -94,6 +103,9 @@ class _Reading(Passage):
         self.longer: list[tuple[str, Decimal]] = []
         self.places: int | None = None
         self.completes: int | None = None
+        self.taken_out = {start for start, _, cue in self.cues if cue == "remove_it"}
+        self.which: int | None = None
+        self.copied: Item | None = None
 
     def result(self) -> Understanding:
         language = self._language()
@@ -102,6 +114,7 @@ class _Reading(Passage):
         self._numbers_of_other_things()
         self._products()
         self._measures()
+        self._one_for_another()
         self._chains()
         self._sides_said_apart()
         self._areas()
@@ -114,9 +127,12 @@ class _Reading(Passage):
         self._metres_alone()
         self._numbers_left_over()
         self._the_same_again()
+        self._told_by_its_number()
         self._set_unwanted_apart()
         about, about_thicknesses = self._set_questions_apart()
-        items, unclear, unknown, both_ways = assemble(self, self.events, self.hint.product)
+        items, unclear, unknown, both_ways = assemble(
+            self, self.events, self.hint.product, self.copied
+        )
         choice = self._choice(items)
         if choice is not None:
             unclear = tuple(each for each in unclear if each.options)
@@ -140,6 +156,7 @@ class _Reading(Passage):
             longer=tuple(self.longer),
             places=self.places,
             each=bool(self.said & lx.EACH_KEYS),
+            which=self.which,
         )
         return replace(understanding, intents=self._intents(understanding))
 
@@ -353,14 +370,37 @@ class _Reading(Passage):
             at += 1
         self._products_by_a_word()
         self._only_one()
+        self._one_product_for_another()
 
     def _only_one(self) -> None:
         """ "solo el isodec", of several things."""
         for event in self.events:
             product = event.values.get("product") if event.kind == "product" else None
-            only = self.key(event.at - 1) in lx.ONLY_KEYS or self.key(event.at - 2) in lx.ONLY_KEYS
+            back = event.at - 1
+            while self.key(back) in lx.ARTICLE_KEYS or self.key(back) in lx.WITH_KEYS:
+                back -= 1
+            only = self.key(back) in lx.ONLY_KEYS or self.keys[back - 1 : back + 1] == _KEEP
             if only and product in self.hint.products and len(self.hint.products) > 1:
                 self.removed += (each for each in self.hint.products if each != product)
+
+    def _one_product_for_another(self) -> None:
+        """ "cambiá el eps por lana de roca", "lana de roca en vez del eps"."""
+        named = [event for event in self.events if event.values.get("product")]
+        for first, second in pairwise(named):
+            gap = self.keys[first.end : second.at]
+            if len(gap) > _MOST_BETWEEN:
+                continue
+            old = first if self.instead(first.at) else second if self.instead(second.at) else None
+            if old is None and _FOR.intersection(gap) and self.has_cue("correction"):
+                old = first
+            having = [
+                at
+                for at, item in enumerate(self.hint.items)
+                if old is not None and item.product == old.values["product"]
+            ]
+            if len(having) == 1:
+                self.events = [event for event in self.events if event is not old]
+                self.which = having[0] if self.hint.things > 1 else None
 
     def _without_product(self, at: int, end: int, product: str) -> None:
         self._take(at, end)
@@ -376,10 +416,8 @@ class _Reading(Passage):
             back -= 1
         if self.key(back) in lx.REMOVE_KEYS:
             return True
-        if len(self.hint.products) > 1:
-            ends = end + 1 >= len(self.tokens) or self.tokens[end + 1].kind == "mark"
-            if self.key(back) == "sin" or (self.key(end) == "no" and ends):
-                return True
+        if len(self.hint.products) > 1 and (self.key(back) == "sin" or self._denied_behind(end)):
+            return True
         verb = self.key(back) in lx.NOT_WANTED_VERB_KEYS
         return verb and self.key(back - 1) in lx.NOT_KEYS
 
@@ -397,6 +435,8 @@ class _Reading(Passage):
             place = at + size - 1
             if place >= len(self.tokens) or self.tokens[place].kind != "word" or self.used[place]:
                 break
+            if size > 1 and self.words.products.at(self.keys, place):
+                break  # "ponerle isodec": the name stands by itself
             joined += self.tokens[place].word
             if size == 1 and len(joined) < 5:
                 continue
@@ -720,6 +760,72 @@ class _Reading(Passage):
         small = measure.unit in ("mm", "cm") and measure.value is not None
         small = small and self.key(end - 1) in lx.SIDES
         return of_next and small and self._made(in_mm(measure.value or Decimal(0), measure.unit))
+
+    def _one_for_another(self) -> None:
+        """ "no son 10, son 12", "60 no 50", "12 en vez de 10": of what is known, what had that
+        value gets another."""
+        if not self.hint.items:
+            return
+        for first, second in pairwise(self.measures):
+            if second.start - first.end > _MOST_BETWEEN or self._goes_on_as_size(second):
+                continue
+            gap = self.keys[first.end : second.start]
+            between = {key for key in gap if key not in _COPULA and key not in lx.OF_KEYS}
+            back = first.start - 1
+            while self.key(back) in _COPULA or self.key(back) in lx.OF_KEYS:
+                back -= 1
+            denied = self.key(back) in ("no", "not") or self.instead(first.start)
+            said = self.key(back) in _SAID and bool(_BUT & between)
+            if gap and (denied or said) and between <= _BUT | _SOFT:
+                self._replace_value(first, second)
+            elif self.instead(second.start) or between - _SOFT in ({"no"}, {"not"}):
+                self._replace_value(second, first)
+
+    def _goes_on_as_size(self, measure: Measure) -> bool:
+        around = {self.key(measure.start - 1), self.key(measure.end)}
+        return bool(around & lx.TIMES_KEYS)
+
+    def _replace_value(self, old: Measure, new: Measure) -> None:
+        unit, side = new.unit or old.unit, new.side or old.side
+        news = self._values_as(new, unit)
+        olds = self._values_as(old, unit)
+        found = [
+            (item, name)
+            for item in self.hint.items
+            for name in olds
+            if getattr(item, name) == olds[name]
+            and name in news
+            and (side is None or name.startswith(side))
+        ]
+        if len(found) > 1:  # which of them it was is for the customer to say
+            self._take(old.start, old.end)
+            self._take(new.start, new.end)
+        if len(found) != 1:
+            return
+        item, name = found[0]
+        if len(self.hint.items) > 1:
+            self.which = self.hint.items.index(item)
+        kind = "thickness" if name == "thickness_mm" else "size"
+        self._event(new.start, new.end, kind, {name: news[name]})
+        self._take(old.start, old.end)
+
+    def _values_as(self, measure: Measure, unit: str | None) -> dict[str, Any]:
+        """What a number would be as each field of an item that it can be said of."""
+        value = measure.value
+        if value is None:
+            return {}
+        values: dict[str, Any] = {}
+        if unit in (None, "mm", "cm"):
+            values["thickness_mm"] = in_mm(value, unit)
+        metres = in_metres(replace(measure, unit=unit), default="m")
+        if unit in (None, "m", "cm") and len(metres) == 1:
+            values |= {"length_m": metres[0], "width_m": metres[0]}
+        if unit in (None, "m2"):
+            values["area_m2"] = value
+        count = count_of(value)
+        if unit is None and count is not None and count > 1:
+            values["quantity"] = count
+        return values
 
     # - sizes -
 
@@ -1449,7 +1555,7 @@ class _Reading(Passage):
         return self.key(after) in lx.ALIKE_KEYS
 
     def _asks_but_for_a_price(self, sentence: int) -> bool:
-        """ "¿aguanta 40 metros?", but not "¿cuánto salen 40 metros?"."""
+        """ "¿aguanta 40 metros?", but not "¿cuánto salen 40 metros?", "¿me cotizás otra igual?"."""
         wants = any(cue == "quote_request" for *_, cue in self.cues_in.get(sentence, ()))
         return self.is_question(sentence) and not wants
 
@@ -1467,8 +1573,10 @@ class _Reading(Passage):
     def _numbers_left_over(self) -> None:
         """ "10x5, quiero 2": a number that nothing explains, beside a size, may be of pieces."""
         sizes = [event for event in self.events if event.kind == "size"]
-        if not sizes and self.hint.pieces:
-            self._pieces_again()
+        if not sizes and self.hint.things:
+            if self.hint.pieces:
+                self._pieces_again()
+            self._the_number_again()
             return
         if len(sizes) != 1 or "quantity" in sizes[0].values:
             return
@@ -1499,6 +1607,23 @@ class _Reading(Passage):
                 self._event(measure.start, measure.end, "size", {"quantity": count})
                 return
 
+    def _the_number_again(self) -> None:
+        """ "mejor 30", "I meant thirty", "la lana son 35": another area, or so many pieces, if
+        nothing else was said."""
+        free = [each for each in self.measures if not self.used[each.start] and not each.side]
+        if len(free) != 1 or free[0].unit or self.is_unknown_word(free[0].end):
+            return
+        of = {event.values.get("product") for event in self.events}
+        meant = [item for item in self.hint.items if not of or {item.product} == of]
+        again = self.has_cue("correction") or self.key(free[0].start - 1) in _COPULA
+        value = free[0].value
+        if len(meant) != 1 or not again or value is None:
+            return
+        if meant[0].area_m2 is not None:
+            self._event(free[0].start, free[0].end, "size", {"area_m2": value})
+        elif (meant[0].quantity or 1) > 1 and count_of(value) is not None:
+            self._event(free[0].start, free[0].end, "size", {"quantity": count_of(value)})
+
     def _set_unwanted_apart(self) -> None:
         """ "el de 4x3 no", "saca el de 150": of several things, one that goes."""
         if self.hint.things < 2:
@@ -1506,16 +1631,32 @@ class _Reading(Passage):
         unwanted = [
             e for e in self.events if e.kind in ("size", "thickness") and self._is_unwanted(e)
         ]
-        self.unwanted = tuple(
+        self.unwanted += tuple(
             Item(**{name: value for name, value in e.values.items() if name != "quantity"})
             for e in unwanted
         )
         dropped = {id(event) for event in unwanted}
         self.events = [event for event in self.events if id(event) not in dropped]
 
+    def _told_by_its_number(self) -> None:
+        """ "el segundo en gris", "sacá el primero": of several things that are known."""
+        if self.hint.things < 2 or self.hint.options:
+            return
+        for at, key in enumerate(self.raw):
+            number = lx.ORDINALS.get(key)
+            article = self.key(at - 1) in lx.ARTICLE_KEYS or self.key(at - 1) == "al"
+            if number is None or not article or not -1 <= number < self.hint.things:
+                continue
+            if self.key(at + 1) in lx.NO_ORDER_KEYS:
+                continue
+            if self._is_unwanted(Event(at, at + 1, "which")):
+                item = self.hint.items[number]
+                self.unwanted += (replace(item, colour=None, finishes=None, quantity=None),)
+            else:
+                self.which = number % self.hint.things
+
     def _is_unwanted(self, event: Event) -> bool:
-        ends = event.end + 1 >= len(self.tokens) or self.tokens[event.end + 1].kind == "mark"
-        if self.key(event.end) == "no" and ends:
+        if self._denied_behind(event.end):
             return True
         back = event.at - 1
         passing = lx.ARTICLE_KEYS | lx.OF_KEYS | lx.PLACE_KEYS | lx.PIECE_KEYS
@@ -1525,12 +1666,35 @@ class _Reading(Passage):
             return True
         return self.key(back) in lx.NOT_WANTED_VERB_KEYS and self.key(back - 1) in lx.NOT_KEYS
 
+    def _denied_behind(self, end: int) -> bool:
+        """ "el de 4x3 no", "el eps no lo quiero", "el segundo sacalo"."""
+        if end in self.taken_out:
+            return True
+        if self.key(end) not in ("no", "not"):
+            return False
+        after = end + 1 + (self.key(end + 1) in lx.IT_KEYS)
+        ends = after >= len(self.tokens) or self.tokens[after].kind == "mark"
+        return ends or self.key(after) in lx.NOT_WANTED_VERB_KEYS | {"va", "van"}
+
     def _the_same_again(self) -> None:
         """ "10x5 y lo mismo en 150", "lana de roca, misma medida", "otro igual en gris"."""
+        told = any(event.kind == "size" for event in self.events)
         for at in range(len(self.tokens)):
             found = None if self.used[at] else _SAME_AGAIN.at(self.keys, at)
-            if found is not None and not self.is_question(self.sentence[at]):
-                self.events.append(Event(at, found[1], found[0]))
+            if found is None or self._asks_but_for_a_price(self.sentence[at]):
+                continue
+            kind, end = found
+            if kind == "one_more" and not told:
+                self.copied = self._what_is_wanted_again()
+                kind = "copy"
+            self.events.append(Event(at, end, "same" if kind == "one_more" else kind))
+
+    def _what_is_wanted_again(self) -> Item | None:
+        """Of what is known, the thing that "otra igual" is like, if it is clear which."""
+        named = {event.values.get("product") for event in self.events} - {None}
+        meant = [each for each in self.hint.items if each.product in named]
+        meant = meant or list(self.hint.items)
+        return meant[0] if len(meant) == 1 else None
 
     def _names_something(self, at: int) -> bool:
         return self.key(at) in lx.PLACE_KEYS or self.key(at) in lx.COUNTED_ELSEWHERE_KEYS
@@ -1543,6 +1707,7 @@ class _Reading(Passage):
 
     def _finishes(self) -> None:
         self.measure_ends = {measure.end: measure for measure in self.measures}
+        self.sides_told = 0
         for at in range(len(self.tokens)):
             if self.used[at]:
                 continue
@@ -1555,7 +1720,13 @@ class _Reading(Passage):
             if self._denied(at) or self._denied_after(end):
                 self._event(at, end, "finish", {"finish": finish, "sides": 0})
                 continue
+            had = self.hint.items[0].finishes or () if self.hint.things == 1 else ()
+            if (finish in dict(had) and self.key(end) in _FOR) or self.instead(at):
+                self._event(at, end, "finish", {"finish": finish, "sides": 0})
+                continue
             sides = self._sides_counted(at, end)
+            if sides is None:
+                sides = self._sides_of_the_one_before(at, end, finish)
             if sides is None:
                 options = tuple(
                     Item(finishes=((finish, count),))
@@ -1563,7 +1734,20 @@ class _Reading(Passage):
                 )
                 self._unclear(at, end, Unclear("terminaciones", options))
             else:
+                self.sides_told += sides
                 self._event(at, end, "finish", {"finish": finish, "sides": sides})
+
+    def _sides_of_the_one_before(self, at: int, end: int, finish: str) -> int | None:
+        """ "gotero en 3 lados y hormigón en los otros", "cambialo por hormigón"."""
+        if any(self.key(place) in lx.THE_REST_KEYS for place in range(end, end + 4)):
+            left = self.catalogue.max_finish_sides - self.sides_told
+            return left if self.sides_told and left > 0 else None
+        had = self.hint.items[0].finishes or () if self.hint.things == 1 else ()
+        before = at - 1 - (self.key(at - 1) in lx.ARTICLE_KEYS)
+        if len(had) == 1 and had[0][0] != finish and self.key(before) in _FOR:
+            self.events.append(Event(at, at, "finish", {"finish": had[0][0], "sides": 0}))
+            return had[0][1]
+        return None
 
     def _is_substrate(self, at: int) -> bool:
         """ "sobre losa de hormigón" is what it is put on, not a finish."""
@@ -1643,6 +1827,8 @@ class _Reading(Passage):
                     count = 2
             elif key in ("uno", "una", "one") and self.key(place - 1) in ("en", "on"):
                 count = 1
+            elif key in lx.OTHER_KEYS and self.key(place - 1) in lx.ARTICLE_KEYS:
+                count = 1 if self.key(place + 1) != "#" else None
             elif key in lx.NAMED_SIDES and not self.used[place]:
                 named.add(lx.NAMED_SIDES[key])
             elif key in lx.LATERALS_KEYS and not named and count is None:
@@ -1675,7 +1861,7 @@ class _Reading(Passage):
             place = at - back
             if place < 0 or not self.same_sentence(place, at) or self.tokens[place].text in ",;":
                 return None
-            other = self.key(place) in ("otro", "otra", "uno", "other", "one")
+            other = self.key(place) in lx.OTHER_KEYS or self.key(place) in ("uno", "one")
             if other and self.key(place + 1) in lx.WITH_KEYS:
                 return 1  # "un lado con gotero y otro con hormigón"
             if self.key(place) in lx.SIDE_KEYS:
@@ -1753,6 +1939,8 @@ class _Reading(Passage):
                 last = None
             if kind and not self.used[at]:
                 included = self._included(at, last if since <= 3 else None)
+                if included is False and self._also_with(at):
+                    self._event(at, at + 1, kind, {kind: True})
                 if included is False and self._is_condition(at):
                     included = None
                 if included is not None and not self._asks_what_is_included(at):
@@ -1804,6 +1992,14 @@ class _Reading(Passage):
         if after in lx.INCLUDED_KEYS or after == "si" or self.key(at - 1) in ("mas", "plus", "+"):
             return True
         return carried
+
+    def _also_with(self, at: int) -> bool:
+        """ "con y sin flete", "with or without anchors"."""
+        back = at - 1 - (self.key(at - 1) in lx.ARTICLE_KEYS)
+        joined = self.key(back - 1) in lx.AND_KEYS or self.key(back - 1) in lx.OR_KEYS
+        return self.key(back) in lx.WITHOUT_KEYS and joined and (
+            self.key(back - 2) in lx.WITH_KEYS
+        )  # fmt: skip
 
     def _is_condition(self, at: int) -> bool:
         """ "no lo acepto si no incluye el flete"."""
@@ -1993,7 +2189,7 @@ class _Reading(Passage):
                 return at
         if words & (lx.ALL_KEYS | lx.WHOLE_PERIMETER_KEYS) and options[-1].finishes is not None:
             return len(options) - 1
-        if "un" in words and options[0].finishes is not None:
+        if words & lx.ONE_KEYS and options[0].finishes is not None:
             return 0
         return None
 
@@ -2010,7 +2206,7 @@ class _Reading(Passage):
         return False
 
     def _added(self) -> bool:
-        if self.has_cue("addition"):
+        if self.has_cue("addition") or self.copied is not None:
             return True
         first = next(
             (
@@ -2047,7 +2243,7 @@ class _Reading(Passage):
                 name, confidence = "rejection", 0.5
             if name == "rejection" and self._refuses_the_price(start, end):
                 name, confidence = "price_objection", 0.9
-            if cue == "remove_it" and (said.removed or _takes_out(said)):
+            if cue == "remove_it" and (said.removed or said.unwanted or _takes_out(said)):
                 continue
             if cue in ("correction", "addition") and not (
                 said.items or said.unclear or said.unknown
@@ -2059,6 +2255,8 @@ class _Reading(Passage):
         ordered = [item for item in said.items if item != Item()]
         if said.removed or said.unwanted or said.longer:
             sure["correction"] = 0.85
+        if self.copied is not None:
+            sure["addition"] = 0.85
         if ordered and any(item.product or item.sized or item.thickness_mm for item in ordered):
             sure["quote_request"] = max(sure.get("quote_request", 0.0), 0.85)
         elif (

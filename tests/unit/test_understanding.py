@@ -572,3 +572,59 @@ def test_a_state_carries_what_the_next_message_needs() -> None:
     state = State(items=(item("isodec", "100", "10x"),), asked=("dimensiones",))
     assert state.hint().missing_side == "width"
     assert state.hint().product == "isodec"
+
+
+KNOWN = item("isodec", "100", "10x5")
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "expected"),
+    [
+        ("no son 10, son 12", KNOWN, item(size="12x")),
+        ("son 12, no 10", KNOWN, item(size="12x")),
+        ("12 en vez de 10", KNOWN, item(size="12x")),
+        ("puse 10 pero son 12", KNOWN, item(size="12x")),
+        ("no 5, 6", KNOWN, item(size="x6")),
+        ("perdón, 6 de ancho, no 5", KNOWN, item(size="x6")),
+        ("no 100, 150", KNOWN, item(None, "150")),
+        ("son 60 no 50", item("isodec", "100", area="50"), item(area="60")),
+        ("no eran 5, eran 8", item("isodec", "100", "2x1", quantity=5), item(quantity=8)),
+        ("mejor 60", item("isodec", "100", area="40"), item(area="60")),
+        ("mejor 30", item("isodec", "100", "2x1", quantity=5), item(quantity=30)),
+    ],
+)
+def test_a_number_takes_the_place_of_what_had_the_other_value(
+    text: str, known: Item, expected: Item
+) -> None:
+    understood = said(text, Hint(items=(known,), things=1, product="isodec"))
+    assert understood.items == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("no son 10, son 12", item("isodec", "100", "10x10")),
+        ("son 75, no 50", item("isodec", "50", "50x3")),
+    ],
+)
+def test_what_had_the_other_value_is_not_guessed(text: str, known: Item) -> None:
+    assert said(text, Hint(items=(known,), things=1, product="isodec")).items == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "which", "unwanted"),
+    [
+        ("el segundo en gris", 1, False),
+        ("al primero ponele gotero en 2 lados", 0, False),
+        ("the last one in grey", 1, False),
+        ("sacá el segundo", None, True),
+        ("el segundo sacalo", None, True),
+        ("remove the second one", None, True),
+        ("la segunda vez que pregunto", None, False),
+    ],
+)
+def test_a_thing_is_told_by_its_number(text: str, which: int | None, unwanted: bool) -> None:
+    known = (item("isodec", "100", "4x3"), item("isodec", "100", "5x2"))
+    understood = said(text, Hint(items=known, things=2, product="isodec", products=("isodec",)))
+    assert understood.which == which
+    assert understood.unwanted == ((known[1],) if unwanted else ())
