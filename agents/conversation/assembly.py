@@ -45,6 +45,7 @@ class Assembled(NamedTuple):
     unclear: tuple[Unclear, ...]
     unknown: tuple[Unknown, ...]
     both_ways: tuple[str, ...]
+    sized_at: tuple[int, ...]  # where in the message the size of each item stands, or -1
 
 
 def assemble(
@@ -92,6 +93,7 @@ class _Assembly:
                 break
         self._share()
         items: list[Item] = []
+        sized_at: list[int] = []
         places: dict[int, int] = {}
         touched = {each.item for each in self.unclear} | {each.item for each in self.unknown}
         for index, group in enumerate(self.groups[:MAX_ITEMS]):
@@ -99,13 +101,15 @@ class _Assembly:
             if item != Item() or index in touched:
                 places[index] = len(items)
                 items.append(item)
+                sized_at.append(group["_at"].get("size", -1))
         unclear = tuple(
             replace(each, item=places[each.item]) for each in self.unclear if each.item in places
         )
         unknown = tuple(
             replace(each, item=places[each.item]) for each in self.unknown if each.item in places
         )
-        return Assembled(tuple(items), unclear, unknown, tuple(sorted(self.both_ways)))
+        both_ways = tuple(sorted(self.both_ways))
+        return Assembled(tuple(items), unclear, unknown, both_ways, tuple(sized_at))
 
     def _add(self, event: Event, following: Event | None) -> None:
         if not self.groups:

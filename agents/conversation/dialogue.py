@@ -35,7 +35,7 @@ _CONFIRM_TEXTS: Final = 3
 _ASKED_KEPT: Final = 30  # questions whose count is remembered
 _PDF: Final = "/api/quotes/{id}.pdf"  # where the front door has it, for whoever has the id
 _BLOCKING: Final[tuple[Field, ...]] = (
-    "producto", "espesor", "dimensiones", "color", "terminaciones",
+    "de_quien", "producto", "espesor", "dimensiones", "cantidad", "color", "terminaciones",
 )  # fmt: skip
 
 
@@ -467,6 +467,7 @@ class _Turning:
         self.state = replace(self.state, options=(), options_field="", held=None)
 
     def _take_items(self) -> None:
+        self._take_whose()
         self._remove()
         self._remove_it()
         self._make_longer()
@@ -562,6 +563,10 @@ class _Turning:
             self.state = replace(self.state, open_fields=(), quoted=None)
             self._set_items(remaining)
             offset = 0
+        elif len(alike := self._waiting_for(remaining)) > 1:
+            for place in alike:
+                self._change(place, first)
+            offset = alike[0]
         else:
             target = self._target(first)
             if target is None:
@@ -608,15 +613,30 @@ class _Turning:
             self._change(at, item)
         return True
 
+    def _take_whose(self) -> None:
+        """ "solo lo mío", or what somebody else wants too."""
+        if self.said.only_own is None:
+            return
+        theirs = {place for place, name in self.state.open_fields if name == "de_quien"}
+        if self.said.only_own:
+            self._keep([at for at in range(len(self.state.items)) if at not in theirs])
+        else:
+            for place in theirs:
+                self._close(place, "de_quien")
+
     def _remove(self) -> None:
         """ "sacale la lana de roca": of several things, not of the only one."""
+        self._keep(
+            [
+                at
+                for at, item in enumerate(self.state.items)
+                if item.product not in self.said.removed
+                and not any(_is_named(item, unwanted) for unwanted in self.said.unwanted)
+            ]
+        )
+
+    def _keep(self, kept: Sequence[int]) -> None:
         items = self.state.items
-        kept = [
-            at
-            for at, item in enumerate(items)
-            if item.product not in self.said.removed
-            and not any(_is_named(item, unwanted) for unwanted in self.said.unwanted)
-        ]
         if not kept or len(kept) == len(items):
             return
         places = {old: new for new, old in enumerate(kept)}
@@ -645,13 +665,22 @@ class _Turning:
                 self.notes.append(self._say("unknown_product", said=unknown.said))
             else:
                 self.notes.append(self._say("unknown_colour", said=unknown.said))
+        for other in self.said.others:
+            self._open(places[min(other, len(places) - 1)], "de_quien")
         for unclear in self.said.unclear:
             place = places[min(unclear.item, len(places) - 1)]
+            if unclear.field == "cantidad" and (self.state.items[place].quantity or self._counted):
+                continue
             self._open(place, unclear.field)
             if unclear.options and not self.state.options:
                 self._offer(place, unclear)
             elif unclear.field == "dimensiones" and not unclear.options:
                 self.notes.append(self._say("size_unclear"))
+
+    @property
+    def _counted(self) -> bool:
+        """Whether it was told how many roofs or walls there are."""
+        return (self.said.places or self.state.places) is not None
 
     def _offer(self, place: int, unclear: Unclear) -> None:
         self.state = replace(
@@ -715,6 +744,14 @@ class _Turning:
             return -1
         return None
 
+    def _waiting_for(self, said: Sequence[Item]) -> list[int]:
+        """The things of one product that all wait for the thickness that is said: "de 100"."""
+        if len(said) != 1 or said[0] != Item(thickness_mm=said[0].thickness_mm):
+            return []
+        waiting = [at for at in range(len(self.state.items)) if "espesor" in self._missing(at)]
+        products = {self.state.items[at].product for at in waiting}
+        return waiting if "espesor" in self.before.asked and len(products) == 1 else []
+
     def _ask_which(self, held: Item) -> None:
         items = self.state.items
         options = tuple(Item(product=each.product) for each in items)
@@ -759,6 +796,8 @@ class _Turning:
             self._close(place, "espesor")
         if _says_size(said) and items[place].sized:
             self._close(place, "dimensiones")
+        if said.quantity is not None or said.area_m2 is not None:
+            self._close(place, "cantidad")
         if said.colour is not None:
             self._close(place, "color")
         if said.finishes is not None:
@@ -1368,16 +1407,20 @@ class _Asking:
                 self.language,
                 [self._field(place, name) for place, names in missing for name in names],
             )
+        whose = [self._field(place, "de_quien") for place, names in missing if "de_quien" in names]
+        rest = [(place, [name for name in names if name != "de_quien"]) for place, names in missing]
         return all_of(
             self.language,
-            [
+            whose
+            + [
                 say(
                     self.language,
                     "for_item",
                     fields=all_of(self.language, [self._field(place, name) for name in names]),
                     item=self._item_name(place),
                 )
-                for place, names in missing
+                for place, names in rest
+                if names
             ],
         )
 
@@ -1400,6 +1443,10 @@ class _Asking:
             return say(self.language, "field_espesor_of", thicknesses=thicknesses)
         if name == "dimensiones" and (item.length_m is None) != (item.width_m is None):
             return say(self.language, "field_largo" if item.length_m is None else "field_ancho")
+        if name == "de_quien":
+            return say(self.language, "field_de_quien", item=self._item_name(place))
+        if name == "cantidad":
+            return say(self.language, "field_cantidad", size=_sized_text(self.language, item))
         if name == "color":
             colours = [each.name.in_language(self.language) for each in self.catalogue.colours]
             return say(self.language, "field_color", colours=one_of(self.language, colours))
@@ -1495,6 +1542,8 @@ class _Asking:
                 say(self.language, "option_thickness", thickness=each)
                 for each in product.thicknesses_mm
             )
+        if names[0] == "de_quien":
+            return say(self.language, "button_own"), say(self.language, "button_all")
         if names[0] == "color":
             return tuple(each.name.in_language(self.language) for each in self.catalogue.colours)
         return ()

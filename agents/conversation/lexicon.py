@@ -291,6 +291,24 @@ COUNTED_BEFORE_KEYS: Final = keys("somos calibre gauge")  # "somos 4", "chapa ca
 # "quiero dos iguales": so many of what was told before.
 ALIKE_KEYS: Final = keys("iguales asi esos esas mismos mismas those same")
 
+# Whose wishes are not the customer's: "mi vecino quiere 20 m2 y yo 10x5".
+OTHER_PEOPLE_KEYS: Final = keys(
+    "vecino vecina vecinos hermano hermana cuñado cuñada amigo amiga suegro suegra primo prima tio "
+    "tia padre madre viejo vieja papa mama hijo hija socio socia jefe jefa cliente compañero "
+    "compañera sobrino sobrina novio novia marido mujer esposo esposa señora neighbour neighbor "
+    "brother sister friend boss uncle cousin father mother son daughter"
+)
+THEY_WANT_KEYS: Final = keys(
+    "quiere quieren necesita necesitan precisa precisan busca pide pidio lleva wants needs"
+)
+THEY_DID_KEYS: Final = keys("puso pusieron compro compraron hizo hicieron llevo uso pago bought")
+I_DID_KEYS: Final = keys(
+    "puse pusimos compre compramos pague pagamos hice hicimos coloque colocamos lleve paid had"
+)
+MYSELF_KEYS: Final = keys("yo mi nosotros i me")
+I_WANT_KEYS: Final = keys("quiero queremos necesito necesitamos preciso precisamos want need")
+NOW_KEYS: Final = keys("ahora pero now but yo i")
+
 # Which of the things that were told before: "el segundo en gris"; -1 is the last.
 ORDINALS: Final = {
     key_of(word): number
@@ -849,7 +867,7 @@ def vocabulary() -> frozenset[str]:
         MONTH_KEYS, DAY_KEYS,
         TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS, LONGER_KEYS, SHORTER_KEYS,
         ONLY_KEYS, OPENING_KEYS, MINE_KEYS, OWN_KEYS, EXCEPT_KEYS, ALIKE_KEYS, COUNT_LABEL_KEYS,
-        THE_REST_KEYS,
+        THE_REST_KEYS, OTHER_PEOPLE_KEYS, THEY_WANT_KEYS, THEY_DID_KEYS, I_DID_KEYS, I_WANT_KEYS,
         OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
         PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
         _whole_keys(PICK_UP_CUES), _whole_keys(OTHER_PRODUCTS), _whole_keys(NAME_CUES),

@@ -12,7 +12,11 @@ from agents.catalogue import Language
 
 SURE: Final = 0.7  # an intent's confidence from which it can be acted on without asking
 
-Field = Literal["producto", "espesor", "dimensiones", "color", "terminaciones", "nombre"]
+# "cantidad" is asked for where a size is said to be of each, "de_quien" where somebody else's
+# wishes stand beside the customer's own.
+Field = Literal[
+    "de_quien", "producto", "espesor", "dimensiones", "cantidad", "color", "terminaciones", "nombre"
+]
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ class Understanding:
     how many metres a side, "length_m" or "width_m", is to be longer. `places`: how many roofs
     or walls it is, where no size is said; `each`: the size is that of each.
     `both_ways`: "anchors" or "freight", asked for with and without. `which`: the number of the
-    hint's item that this is said of ("el segundo en gris").
+    hint's item that this is said of ("el segundo en gris"). `others`: the numbers of the items
+    that somebody else wants ("mi vecino quiere 20 m2 y yo 10x5"); `only_own`: they are not to be
+    quoted, or, False, they are.
     """
 
     language: Language
@@ -155,6 +161,8 @@ class Understanding:
     each: bool = False
     both_ways: tuple[str, ...] = ()
     which: int | None = None
+    others: tuple[int, ...] = ()
+    only_own: bool | None = None
 
     def wants(self, *names: str) -> bool:
         """Whether the message has any of these intents."""

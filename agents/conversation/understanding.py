@@ -73,6 +73,7 @@ _MOST_BETWEEN: Final = 6  # words between a number and the one that it takes the
 _INCH_TOLERANCE: Final = Decimal("0.03")
 _SAID: Final = keys("dije puse pase anote pedi said put")
 _BUT: Final = keys("pero but")
+_SHORT_ANSWER: Final = 3  # words
 _SOFT: Final = frozenset({",", "y", "and", "sino", "que"})
 _SO: Final = key_of("asi")
 _FOR: Final = frozenset({"por", "x", "for", "to", "a"})
@@ -123,14 +124,17 @@ class _Reading(Passage):
         self._finishes()
         self._colours()
         self._anchors_and_freight()
+        self._how_many()
         self._bare_numbers()
         self._metres_alone()
         self._numbers_left_over()
+        self._of_each()
         self._the_same_again()
         self._told_by_its_number()
         self._set_unwanted_apart()
         about, about_thicknesses = self._set_questions_apart()
-        items, unclear, unknown, both_ways = assemble(
+        self._set_apart_what_was_before()
+        items, unclear, unknown, both_ways, sized_at = assemble(
             self, self.events, self.hint.product, self.copied
         )
         choice = self._choice(items)
@@ -157,6 +161,8 @@ class _Reading(Passage):
             places=self.places,
             each=bool(self.said & lx.EACH_KEYS),
             which=self.which,
+            others=self._others(sized_at),
+            only_own=self._only_own(),
         )
         return replace(understanding, intents=self._intents(understanding))
 
@@ -1189,6 +1195,35 @@ class _Reading(Passage):
         self._event(measure.start, measure.end, "size", {"width_m": metres[0]})
         return True
 
+    def _how_many(self) -> None:
+        """An answer to the question how many there are: "5", "son cinco", "uno solo"."""
+        if "cantidad" not in self.hint.asked or any(e.kind == "size" for e in self.events):
+            return
+        free = [
+            each
+            for each in self.measures
+            if not (self.used[each.start] or each.unit or each.side)
+            and count_of(each.value) is not None
+            and not ("espesor" in self.hint.asked and self._made(each.value or Decimal(0)))
+        ]
+        if len(free) == 1:
+            count = count_of(free[0].value)
+            self._event(free[0].start, free[0].end, "size", {"quantity": count})
+        elif not self.measures and self.said & lx.ONE_KEYS and self.words_said <= _SHORT_ANSWER:
+            self._event(0, 1, "size", {"quantity": 1})
+
+    def _of_each(self) -> None:
+        """ "4x3 cada uno", and how many there are is not said: of the only thing."""
+        sizes = [event for event in self.events if event.kind == "size"]
+        named = {event.values.get("product") for event in self.events if event.kind == "product"}
+        thick = [event for event in self.events if event.kind == "thickness"]
+        if len(sizes) != 1 or len(named) > 1 or len(thick) > 1 or not self.said & lx.EACH_KEYS:
+            return
+        size = sizes[0]
+        each = self.key(size.end) in lx.EACH_KEYS or self.key(size.end + 1) in lx.EACH_KEYS
+        if each and {"length_m", "width_m"} == size.values.keys() and self.places is None:
+            self.events.append(Event(size.end, size.end, "unclear", unclear=Unclear("cantidad")))
+
     def _spoken_for(self, measure: Measure) -> bool:
         """Whether a bare number is told to be something else by the words around it."""
         return self.is_unknown_word(measure.end) or self._after_product(measure)
@@ -1384,9 +1419,10 @@ class _Reading(Passage):
         if "area_m2" in size.values:
             # "3 de 20 m2": of each, or in all?
             area = size.values["area_m2"]
-            options = (Item(area_m2=area * count), Item(area_m2=area))
-            if count > 1:
-                self._doubt(size, options)
+            if self.said & lx.EACH_KEYS:
+                size.values["area_m2"] = area * count
+            elif count > 1:
+                self._doubt(size, (Item(area_m2=area * count), Item(area_m2=area)))
             self._take(measure.start, measure.end)
         elif noun in lx.SLOPE_KEYS and count > 1 and not self.said & lx.EACH_KEYS:
             self._doubt(size, (sized_item(size, count), sized_item(size, None)))
@@ -1821,7 +1857,7 @@ class _Reading(Passage):
                     self._take(place, place + 1)
                     count = number
             elif key in lx.SIDE_KEYS and count is None:
-                if self.key(place - 1) in ("un", "una", "one", "a", "solo", "kada"):
+                if self.key(place - 1) in ("un", "una", "one", "a", "solo"):
                     count = 1
                 if self.key(place - 1) in ("ambos", "ambas", "both"):
                     count = 2
@@ -2060,6 +2096,53 @@ class _Reading(Passage):
             if self.sentence[back] == sentence
         )
 
+    # - who wants it -
+
+    def _set_apart_what_was_before(self) -> None:
+        """ "mi vecino puso 20 m2 de 50, yo quiero de 100 para 6x4": what is told of earlier is
+        no order, where another is told."""
+        ends = lx.NOW_KEYS | lx.I_WANT_KEYS | {","}
+        before = self._clauses(lx.I_DID_KEYS, lx.THEY_DID_KEYS, ends)
+        now = {e.kind for e in self.events if e.kind in CORE and e.at not in before}
+        if before and "size" in now:
+            self.events = [e for e in self.events if e.at not in before or e.kind not in now]
+
+    def _others(self, sized_at: Sequence[int]) -> tuple[int, ...]:
+        """The items of whoever else wants something beside the customer."""
+        said = self._clauses(frozenset(), lx.THEY_WANT_KEYS, lx.MYSELF_KEYS | lx.I_WANT_KEYS)
+        theirs = tuple(index for index, at in enumerate(sized_at) if at in said)
+        own = any(at >= 0 and at not in said for at in sized_at)
+        return theirs if own else ()
+
+    def _only_own(self) -> bool | None:
+        """The answer to whether what somebody else wants is to be quoted too."""
+        if "de_quien" not in self.hint.asked:
+            return None
+        if self.said & (lx.ONLY_KEYS | lx.MINE_KEYS | {"mine"}) or self.has_cue("deny"):
+            return True
+        too = self._of_all() or bool(self.said & lx.ALL_KEYS) or self.has_cue("addition")
+        return False if too or self.has_cue("affirm") else None
+
+    def _clauses(
+        self, mine: frozenset[str], theirs: frozenset[str], ends: frozenset[str]
+    ) -> set[int]:
+        """The places of what follows one of my verbs, or one of theirs with somebody before it
+        ("mi vecino del fondo quiere"), as far as the sentence and these words go."""
+        places: set[int] = set()
+        at = 0
+        while at < len(self.keys):
+            key, start = self.keys[at], at
+            at += 1
+            somebody = key in theirs and any(
+                self.key(back) in lx.OTHER_PEOPLE_KEYS for back in range(start - 4, start)
+            )
+            if not (somebody or key in mine):
+                continue
+            while at < self.ends[self.sentence[start]] and self.keys[at] not in ends:
+                places.add(at)
+                at += 1
+        return places
+
     # - questions -
 
     def _asked_in(self, sentence: int) -> list[str]:
@@ -2198,7 +2281,8 @@ class _Reading(Passage):
     def _of_all(self) -> bool:
         """ "todo en gris", "los dos de 150"; but not "gotero en todos los lados"."""
         for at, key in enumerate(self.keys):
-            both = key in lx.ARTICLE_KEYS and self.raw[at + 1 : at + 2] == [key_of("dos")]
+            counted = self.tokens[at + 1].value if at + 1 < len(self.tokens) else None
+            both = key in lx.ARTICLE_KEYS and counted == self.hint.things > 1
             if not (key in lx.ALL_KEYS or both):
                 continue
             if not any(self.key(after) in lx.SIDE_KEYS for after in range(at + 1, at + 4)):

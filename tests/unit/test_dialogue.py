@@ -317,6 +317,39 @@ def test_after_the_quote_it_can_be_asked_for() -> None:
     assert "7.500,00" in again.text
 
 
+def test_what_somebody_else_wants_is_not_quoted_unasked() -> None:
+    turn = chat("mi vecino quiere 20 m2 de isodec 100 y yo 10x5").turns[-1]
+    assert turn.needs == ("de_quien",)
+    assert turn.actions == ("Solo lo mío", "Las dos cosas")
+    for answer, total in zip(turn.actions, ("7500.00", "10500.00"), strict=True):
+        talk = chat("mi vecino quiere 20 m2 de isodec 100 y yo 10x5", answer)
+        assert talk.totals[-1] == total
+    # One who orders for another orders one thing.
+    assert chat("mi vecino quiere 20 m2 de isodec 100").totals == ["3000.00"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "total"),
+    [
+        (["isodec 100, 4x3 cada uno", "5"], "9000.00"),
+        (["isodec 100, 4x3 cada uno", "son cinco"], "9000.00"),
+        (["isodec 100, 4x3 c/u", "uno solo"], "1800.00"),
+        (["isodec, 4x3 cada panel", "5 de 100"], "9000.00"),
+        (["isodec 100 4x3 each", "five"], "9000.00"),
+    ],
+)
+def test_how_many_there_are_is_asked_where_a_size_is_of_each(
+    messages: list[str], total: str
+) -> None:
+    talk = chat(*messages)
+    assert "cantidad" in talk.turns[0].needs
+    assert talk.totals == [None, total]
+
+
+def test_one_thickness_answers_for_all_that_wait_for_it() -> None:
+    assert chat("isodec 4x3 y 5x2", "de 100").totals[-1] == "3300.00"
+
+
 def test_the_pdf_of_the_quote_is_where_the_front_door_has_it() -> None:
     talk = chat("isodec 100 10x5", "me mandás el pdf?", "acepto", "can you send me the pdf?")
     for asked in (1, 3):
