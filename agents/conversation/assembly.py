@@ -181,7 +181,8 @@ class _Assembly:
                 key = passage.key(at)
                 if key in lx.PLACE_KEYS:
                     return key.removesuffix("s").removesuffix("e")
-                if key not in passing and key not in lx.UNITS_BY_KEY:
+                named = passage.is_unknown_word(at)  # "techo principal: 8x5"
+                if key not in passing and key not in lx.UNITS_BY_KEY and not named:
                     break
         return ""
 

@@ -689,15 +689,16 @@ class _Turning:
 
     def _adds(self, first: Item) -> bool:
         """Whether the items come on top of those before: "y también 20 m2 de lana de roca"."""
-        if not self.said.added:
-            return False
         if self.said.wants("correction") and not self.said.wants("addition"):
             return False  # "y si fuera telgopor de 50?"
+        before = self.before
         target = self.state.items[min(self.state.focus, len(self.state.items) - 1)]
         other = first.product is not None and target.product not in (None, first.product)
         elsewhere = first.place and target.place and first.place != target.place
-        if elsewhere and first.sized and target.sized:
-            return True
+        if elsewhere and first.sized and target.sized and (self.said.added or not before.settled):
+            return True  # "techo 8x5", and then "alero 8x1"
+        if not self.said.added:
+            return False
         alternative = (
             first.thickness_mm not in (None, target.thickness_mm)
             and not (first.product or first.sized or self.said.wants("correction"))
@@ -726,7 +727,7 @@ class _Turning:
             return self.said.which
         if len(items) == 1:
             return 0
-        if self.said.of_all and first.product is None:
+        if self.said.of_all and not any(first.product and item.product for item in items):
             return -1
         named = [at for at, item in enumerate(items) if _is_named(item, first)]
         if not named and first.sized and first.product is None:
@@ -1174,6 +1175,7 @@ class _Turning:
         if said.wants("correction") and not said.items:
             return self._end(self._say("change_what"), "cotizacion")
         asks_again = said.wants("quote_status", "quote_request") and not said.topics
+        asks_again = asks_again and not said.wants("acceptance")  # "acepto el presupuesto de $6000"
         if asks_again or (said.items and not said.topics):
             total = money(self.language, Decimal(quoted.total), quoted.currency)
             text = self._say(

@@ -83,7 +83,7 @@ CHAT_SPELLINGS: Final = {
     "nesesito": "necesito",
     "nececito": "necesito", "vs": "versus", "pa": "para", "ud": "usted", "uds": "ustedes",
     "i'd": "want", "kiero": "quiero", "msj": "mensaje",
-    "acpeto": "acepto", "aceto": "acepto", "acepo": "acepto",
+    "acpeto": "acepto", "aceto": "acepto", "acepo": "acepto", "then": "entonces",
     "unid": "unidades", "unids": "unidades", "cant": "cantidad",
 }  # fmt: skip
 
@@ -264,6 +264,9 @@ MONEY_KEYS: Final = keys(
 # Who refuses one of these refuses no more than what it costs: "no acepto ese precio".
 PRICE_KEYS: Final = keys("precio precios price valor costo monto plata importe")
 ACCEPT_KEYS: Final = keys("acepto aceptamos aceptar accept")
+ORDINAL_ENDINGS: Final = _words("to ta do da er ro ra mo vo no th st nd rd º ° ª")  # "4to piso"
+# What has a thickness of its own: "una losa de 12 cm".
+WALL_KEYS: Final = keys("losa losas pared paredes muro muros planchada viga vigas bloque bloques")
 # A side is to be so much longer or shorter: "sumale 2 metros al largo".
 LONGER_KEYS: Final = keys(
     "sumale sumarle sumar suma sumo sumamos agregale agregarle agregar agrega agrego agregamos "
@@ -515,7 +518,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "i'll buy", "we'll take it", "i will take it", "book it", "order it", "place the order",
         "accepted", "accept", "we accept", "i confirm", "confirmed", "let's go", "lets go",
         "sounds good let's", "quiero pagarlo", "lo pago",
-        "comprado", "vendido", "mandale", "voy con", "vamos con", "hacemos ese", "hacemos esa",
+        "comprado", "vendido", "mandale", "voy con", "vamos con", "sigamos", "hacemos ese",
+        "hacemos esa",
         "encarguemos", "quiero encargarlo", "haceme el pedido", "armame el pedido", "lo reservo",
         "la reservo", "quiero reservar*", "lo encargo", "la encargo", "quiero comprarla",
         "procedamos", "procedan", "sigo adelante", "sigamos adelante", "sold", "i want to order",
@@ -593,7 +597,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "hablar ~ persona", "hablar ~ asesor", "hablar ~ vendedor", "hablar ~ humano",
         "hablar con ~ encargad*", "hablar con ~ dueñ*", "hablar con ~ gente",
         "hablar con ~ operador*", "hablar con ustedes", "charlar con ~ alguien",
-        "charlar con ~ persona", "charlar con ~ vendedor", "comunicar* con ~ alguien",
+        "charlar con ~ persona", "charlar con ~ vendedor", "comunicas con", "comunicame con",
+        "comunicar* con ~ alguien",
         "comunicar* con ~ persona", "comunicar* con ~ vendedor", "comunicar* con ~ asesor",
         "contactar* con ~ persona", "pasame con", "pasarme con", "pasas con",
         "pasar con ~ vendedor", "pasar con ~ asesor", "pasar con ~ persona",
@@ -668,7 +673,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "exacto", "correcto", "asi es", "tal cual", "obvio", "yes", "yeah", "yep", "yup", "sure",
         "right", "great", "perfect", "eso", "esta bien", "va", "genial", "barbaro", "impecable",
         "de acuerdo", "bueno", "ta", "ta bien",
-        "afirmativo", "por supuesto", "dale dale", "sisi", "si si", "okok", "ok ok", "bien",
+        "me parece bien", "afirmativo", "por supuesto", "dale dale", "sisi", "si si", "okok",
+        "ok ok", "bien",
         "ahi va", "eso mismo", "ese", "esa", "absolutely", "of course", "correct", "that's right",
         "thats right", "cool", "fine", "estamos", "sea", "aja",
     ),
@@ -756,7 +762,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "cual me llevo", "cual tendria que", "cual deberia",
         "cual seria mejor", "cual rinde", "mejor el de", "vale la pena", "me aconsej*",
         "aconsej*", "que aconsej*", "suggest*", "what do you recommend", "cuanto cambia",
-        "mucha diferencia", "con # alcanza*", "con # mm alcanza*", "# es suficiente", "# is enough",
+        "mucha diferencia", "aguanta mas", "dura mas", "con # alcanza*", "con # mm alcanza*",
+        "# es suficiente", "# is enough",
         "# mm is enough", "# mm es suficiente", "# be enough", "# mm be enough",
     ),
     "ask_price_factors": (

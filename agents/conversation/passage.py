@@ -23,6 +23,7 @@ _ONLY_ALONE: Final = {
     "human": keys("persona humano humana vendedor vendedora agente agent person operator alguien"),
     "rejection": keys("cancelar cancela dejalo dejala"),
 }
+_POLITE: Final = keys("por favor please hola buenas")
 _BEFORE_A_DECISION: Final = keys(
     "si ok dale bueno listo perfecto genial joya ta barbaro entonces ya pues yo nosotros hola "
     "buenas gracias muchas claro obvio yes great perfect thanks and so then we i well y eso "
@@ -57,6 +58,7 @@ class Passage:
             self.starts.setdefault(number, at)
             self.ends[number] = at + 1
         self.words_said = sum(1 for token in tokens if token.kind == "word")
+        self.words_meant = self.words_said - sum(key in _POLITE for key in self.keys)
         self.cues: list[tuple[int, int, str]] = []
         self.cues_in: dict[int, list[tuple[int, int, str]]] = {}
         self.decisions: set[int] = set()
@@ -147,7 +149,7 @@ class Passage:
     def _counts(self, start: int, end: int, intent: str) -> bool:
         if end - start == 1 and self.keys[start] in _ONLY_ALONE.get(intent, ()):
             opens = not start or self.keys[start - 1] in lx.FILLER_KEYS
-            return self.words_said <= 2 and (opens or self.tokens[start - 1].kind == "mark")
+            return self.words_meant <= 2 and (opens or self.tokens[start - 1].kind == "mark")
         if intent == "laughter":
             self.answered_to = end
             self.laughed += end - start

@@ -297,6 +297,7 @@ class _Reading(Passage):
                 or (after in lx.COUNTED_ELSEWHERE_KEYS and not self._begins_a_list(at + 1))
                 or (before == "las" and self.key(at - 2) in ("a", "al"))
                 or before in lx.COUNTED_BEFORE_KEYS
+                or (after in lx.ORDINAL_ENDINGS and self.tokens[at + 1].glued)
                 or self._in_an_address(at)
                 or self._in_an_id(at)
             ):
@@ -1094,7 +1095,9 @@ class _Reading(Passage):
             if self.used[measure.start] or measure.value is None:
                 continue
             value = measure.value
-            if measure.side == "thickness":
+            if self._is_of_a_wall(measure):
+                self._take(measure.start, measure.end)
+            elif measure.side == "thickness":
                 self._labelled_thickness(measure, value)
             elif measure.unit in ("mm", "cm", "in") and measure.side is None:
                 thickness = in_mm(value, measure.unit)
@@ -1111,6 +1114,14 @@ class _Reading(Passage):
             elif measure.unit == "m" and measure.side is None and self._made(value * 1000):
                 thickness = tidy(value * 1000)  # "de 0,10 m"
                 self._event(measure.start, measure.end, "thickness", {"thickness_mm": thickness})
+
+    def _is_of_a_wall(self, measure: Measure) -> bool:
+        """ "una losa de 12 cm": what is there already has a thickness of its own."""
+        near = {self.key(measure.start - 1), self.key(measure.start - 2)}
+        if measure.unit not in ("mm", "cm") or not measure.of or not near & lx.WALL_KEYS:
+            return False
+        made = self._made(in_mm(measure.value or Decimal(0), measure.unit))
+        return not made or self.thicknesses_said > 1
 
     def _nearly_made(self, thickness: Decimal) -> Decimal | None:
         """ "4 pulgadas" is what is sold as 100 mm."""
@@ -1863,7 +1874,7 @@ class _Reading(Passage):
                     count = 2
             elif key in ("uno", "una", "one") and self.key(place - 1) in ("en", "on"):
                 count = 1
-            elif key in lx.OTHER_KEYS and self.key(place - 1) in lx.ARTICLE_KEYS:
+            elif key in lx.OTHER_KEYS and self.key(place - 1) in lx.ARTICLE_KEYS | {"en", "on"}:
                 count = 1 if self.key(place + 1) != "#" else None
             elif key in lx.NAMED_SIDES and not self.used[place]:
                 named.add(lx.NAMED_SIDES[key])

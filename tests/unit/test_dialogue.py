@@ -346,6 +346,13 @@ def test_how_many_there_are_is_asked_where_a_size_is_of_each(
     assert talk.totals == [None, total]
 
 
+def test_a_size_for_another_place_is_of_another_thing() -> None:
+    talk = chat("techo principal 8x5", "alero 8x1", "isodec 100 los dos")
+    assert talk.totals[-1] == "7200.00"
+    # but the roof, said again, is the same one
+    assert chat("techo 8x5", "el techo es de 8x4", "isodec 100").totals[-1] == "4800.00"
+
+
 def test_one_thickness_answers_for_all_that_wait_for_it() -> None:
     assert chat("isodec 4x3 y 5x2", "de 100").totals[-1] == "3300.00"
 

@@ -628,3 +628,25 @@ def test_a_thing_is_told_by_its_number(text: str, which: int | None, unwanted: b
     understood = said(text, Hint(items=known, things=2, product="isodec", products=("isodec",)))
     assert understood.which == which
     assert understood.unwanted == ((known[1],) if unwanted else ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "isodec 100 8x5, hay que subirlo a un 4to piso",
+        "tengo una losa de 12 cm, quiero isodec 100 de 8x5",
+        "la pared de 15 cm está mojada, isodec 100 mm de 8x5",
+        "isodec 100 8x5, somos 4 en casa",
+        "isodec 100 8x5, chapa calibre 26",
+        "isodec 100 8x5 con 12 tornillos",
+        "mi vecino compró 30 m2 de isodec 50, yo quiero de 100 para 8x5",
+        "el mes pasado compré isodec 50 de 4x4, ahora necesito de 100 para 8x5",
+        "isodec 100 8x5 then",
+    ],
+)
+def test_numbers_of_other_things_are_no_part_of_the_order(text: str) -> None:
+    understood = said(text)
+    assert [replace(each, anchors=None) for each in understood.items] == [
+        item("isodec", "100", "8x5")
+    ]
+    assert not understood.unclear
