@@ -387,10 +387,15 @@ class _Turning:
         after = self.state
         changed = not self._same(after.items, before.items)
         changed = changed or after.open_fields != before.open_fields
-        changed = changed or after.options != before.options or bool(self.notes)
+        changed = changed or after.options != before.options
+        as_quoted = before.settled and before.items and not changed
+        changed = changed or bool(self.notes)
         self._answer_questions()
         if said.wants("human") or (self._takes_the_offer() and not changed):
             return self._hand_over()
+        if changed and as_quoted:  # it could not be done: the quote is as it was
+            turn = self._end("", "cotizacion")
+            return replace(turn, text=turn.text.strip())
         if changed:
             self.state = replace(self.state, settled=False, lost=0)
             return self._go_on("cotizacion")

@@ -685,6 +685,8 @@ CUES: Final[Mapping[str, tuple[str, ...]]] = {
         "me falto el", "me falto la", "me falto otro", "me falto otra", "me falto un techo",
         "me faltaba el", "me faltaba la", "me faltaba otro", "me faltaba otra", "me olvide del",
         "me olvide de la", "me olvide el", "me olvide la", "i forgot the",
+        "falta el", "falta la", "falta otro", "falta otra", "falto el",
+        "falto la", "faltaria el", "faltaria la",
         "ademas", "tambien", "agrega*", "agreg*", "sumale", "suma*", "sumar", "aparte de",
         "also", "add", "as well", "in addition", "plus", "otra cosa mas", "y otro", "y otra",
         "ademas de",

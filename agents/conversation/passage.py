@@ -158,6 +158,8 @@ class Passage:
             return self._opens(start, end)
         if intent in ("thickest", "thinnest"):
             return not self.is_question(self.sentence[start])
+        if intent == "ask_description" and self.keys[start:end] == ["que", "es"]:
+            return self.key(end) not in ("de", "#")  # "el baño, que es de 2x2"
         if intent == "stop" and self.keys[end - 1] in ("mas", "more"):
             return self.key(end) not in ("de", "#", "than")  # "no me manden más de 10 paneles"
         if intent in ("greeting", "thanks") and start - self.answered_to <= 1:

@@ -641,6 +641,8 @@ class _Reading(Passage):
             measure.end += 1
             if unit == "m":
                 self._read_after_metres(measure)
+            if measure.unit == "m2":
+                self._read_after_square_metres(measure)
             elif unit == "cm" and measure.value is not None and self.key(measure.end) == "y":
                 part = lx.PARTS.get(self.key(measure.end + 1))
                 if part is not None:  # "2 cm y medio"
@@ -650,7 +652,9 @@ class _Reading(Passage):
             inner = lx.UNITS_BY_KEY[self.key(measure.end + 1)]
             measure.unit = "m2" if inner == "m" else "other"
             measure.end += 2
-        elif after in lx.SQUARE_KEYS:
+        elif after in lx.SQUARE_KEYS and not (
+            self.key(measure.end + 1) == "de" and self._is_thickness_of_product(measure)
+        ):  # but "isodec 100 cuadrado de 4x4"
             measure.unit = "m2"
             measure.end += 1
         elif after == "in" and self.key(measure.end + 1) in lx.THICKNESS_KEYS:
@@ -709,6 +713,17 @@ class _Reading(Passage):
             measure.values = (measure.value + centimetres / 100,)
             measure.end = place + 1
             self.said_in_centimetres = True
+
+    def _read_after_square_metres(self, measure: Measure) -> None:
+        """ "64 m2 con 50": said like money, of square metres."""
+        place = measure.end + 1
+        if self.key(measure.end) != "con" or self.key(place) != "#" or measure.value is None:
+            return
+        part, follows = self.tokens[place].value, self.key(place + 1)
+        other = follows in lx.UNITS_BY_KEY or follows in lx.OF_KEYS or self.tokens[place].glued
+        if part is not None and 10 <= part <= 99 and part == int(part) and not other:
+            measure.values = (measure.value + part / 100,)
+            measure.end = place + 1
 
     def _side_after(self, at: int) -> tuple[str, int] | None:
         """ "de largo", "largo", "wide" after a number: which side, and where it ends."""
@@ -1662,7 +1677,8 @@ class _Reading(Passage):
             return
         of = {event.values.get("product") for event in self.events}
         meant = [item for item in self.hint.items if not of or {item.product} == of]
-        again = self.has_cue("correction") or self.key(free[0].start - 1) in _COPULA
+        again = self.has_cue("correction") or self.has_cue("deny")
+        again = again or self.key(free[0].start - 1) in _COPULA
         value = free[0].value
         if len(meant) != 1 or not again or value is None:
             return

@@ -346,6 +346,12 @@ def test_how_many_there_are_is_asked_where_a_size_is_of_each(
     assert talk.totals == [None, total]
 
 
+def test_what_cannot_be_done_to_a_quote_makes_no_new_one() -> None:
+    turn = chat("isodec 100 6x4 y eps 25 10m2", "sacalo").turns[-1]
+    assert (turn.action, turn.text[:10]) == ("answer", "Decime qué")
+    assert turn.state.settled
+
+
 def test_a_size_for_another_place_is_of_another_thing() -> None:
     talk = chat("techo principal 8x5", "alero 8x1", "isodec 100 los dos")
     assert talk.totals[-1] == "7200.00"
