@@ -136,14 +136,11 @@ class State:
             missing_side = "length" if item.length_m is None else "width"
         return Hint(
             asked=self.asked,
+            items=self.items,
             product=item.product,
-            pieces=(item.quantity or 1) if len(self.items) == 1 and item.length_m else None,
-            products=tuple(dict.fromkeys(each.product for each in self.items if each.product)),
             options=self.options,
             language=self.language,
             missing_side=missing_side,
-            things=len(self.items),
-            items=self.items,
         )
 
 

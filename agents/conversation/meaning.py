@@ -6,6 +6,7 @@ message says of it and for what a conversation has gathered.
 
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from agents.catalogue import Language
@@ -103,23 +104,33 @@ class Unknown:
 class Hint:
     """What the conversation is about, for messages that make no sense without it.
 
-    `asked`: the fields that were asked for last. `product`: of the item asked about.
-    `products`: of all the items. `pieces`: how many the only item is, where its sides are known.
-    `options`: the readings that were offered to choose from. `language`: of the
+    `asked`: the fields that were asked for last. `items` is what is known of the things to be
+    quoted: "no son 10, son 12" is said of what is 10 there. `product` is that of the item asked
+    about. `options`: the readings that were offered to choose from. `language`: of the
     conversation so far. `missing_side` is "length" or "width" where the other is known.
-    `things`: how many items there are, `items` what is known of them: "no son 10, son 12" is said
-    of what is 10 there.
     """
 
     asked: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
     product: str | None = None
-    pieces: int | None = None
-    products: tuple[str, ...] = ()
     options: tuple[Item, ...] = ()
     language: Language = "es"
     missing_side: str | None = None
-    things: int = 0
-    items: tuple[Item, ...] = ()
+
+    @property
+    def things(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def products(self) -> tuple[str, ...]:
+        """Of all the items, each once."""
+        return tuple(dict.fromkeys(each.product for each in self.items if each.product))
+
+    @property
+    def pieces(self) -> int | None:
+        """How many the only item is, where its sides are known."""
+        only = self.items[0] if self.things == 1 else Item()
+        return (only.quantity or 1) if only.length_m else None
 
 
 @dataclass(frozen=True)

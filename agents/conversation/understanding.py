@@ -541,9 +541,6 @@ class _Reading(Passage):
 
     def _take_longer(self, measure: Measure, sign: int) -> bool:
         """Whether the measure changes a side by so much, and not to so much."""
-        if self.key(measure.end) == "al" and self.key(measure.end + 1) in lx.SIDES:
-            measure.side = lx.SIDES[self.key(measure.end + 1)]
-            measure.end += 2
         sides = {lx.SIDES[key] for key in self.said if key in lx.SIDES}
         if measure.side is None and len(sides) == 1:
             measure.side = sides.pop()  # "el largo quedó corto, sumale medio metro"

@@ -596,7 +596,7 @@ KNOWN = item("isodec", "100", "10x5")
 def test_a_number_takes_the_place_of_what_had_the_other_value(
     text: str, known: Item, expected: Item
 ) -> None:
-    understood = said(text, Hint(items=(known,), things=1, product="isodec"))
+    understood = said(text, Hint(items=(known,), product="isodec"))
     assert understood.items == (expected,)
 
 
@@ -608,7 +608,7 @@ def test_a_number_takes_the_place_of_what_had_the_other_value(
     ],
 )
 def test_what_had_the_other_value_is_not_guessed(text: str, known: Item) -> None:
-    assert said(text, Hint(items=(known,), things=1, product="isodec")).items == ()
+    assert said(text, Hint(items=(known,), product="isodec")).items == ()
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ def test_what_had_the_other_value_is_not_guessed(text: str, known: Item) -> None
 )
 def test_a_thing_is_told_by_its_number(text: str, which: int | None, unwanted: bool) -> None:
     known = (item("isodec", "100", "4x3"), item("isodec", "100", "5x2"))
-    understood = said(text, Hint(items=known, things=2, product="isodec", products=("isodec",)))
+    understood = said(text, Hint(items=known, product="isodec"))
     assert understood.which == which
     assert understood.unwanted == ((known[1],) if unwanted else ())
 
