@@ -91,7 +91,11 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return  # who was about to tell it was killed
+        told = json.loads(body)
         oracle = self.server.oracle  # type: ignore[attr-defined]
         if self.path == "/began":
             oracle.began(told["key"], told["facts"])
