@@ -396,6 +396,14 @@ def product_document(record: Mapping[str, Any]) -> Document:
     return product
 
 
+def staged_rows(records: Mapping[str, Values], first: int = 1) -> list[Row]:
+    """Records of a sync as rows of an import, in their order."""
+    return [
+        Row(n, product_document(dict(values) | {"id": key}))
+        for n, (key, values) in enumerate(records.items(), start=first)
+    ]
+
+
 class CatalogueSide:
     """The catalogue in force. What is written is staged; `CatalogueImports` brings it in.
 
@@ -437,10 +445,10 @@ class CatalogueSide:
 
     def write(self, rows: Mapping[str, Values]) -> dict[str, Fault]:
         """Stage rows; those that are wrong are told when they are brought in."""
-        products: dict[str, tuple[int, Document | None]] = {}
-        for n, (key, values) in enumerate(rows.items(), start=self._begins_at()):
-            products[key] = (n, product_document(dict(values) | {"id": key}))
-        self._imports.stage(self._import_id, products)
+        staged = staged_rows(rows, self._begins_at())
+        self._imports.stage(
+            self._import_id, {each.product["id"]: (each.number, each.product) for each in staged}
+        )
         return {}
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ target is repeatable by the connector's promise; what is counted is counted with
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agents.data_sync.connector import Connector, Fault, Page, SourceRow
@@ -20,17 +20,27 @@ from orchestrator.logs import log
 @dataclass(frozen=True)
 class Finished:
     """What a target makes of a run at its end. `held` is why it waits for a person; rows that
-    only then turn out to be wrong are in `wrong`."""
+    only then turn out to be wrong are in `wrong`, by key."""
 
     result: Document | None = None
     held: Document | None = None
-    wrong: tuple[WrongCell, ...] = ()
+    wrong: Mapping[str, tuple[WrongCell, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A row that a dry run would write, where it stands in the source, and what it would do."""
+
+    row: Document
+    place: int | None
+    outcome: str
 
 
 class Running:
     """A run that goes on until it is done or must stop. `base`, where the target keeps what was
-    agreed by itself, gives that for keys; `finish` is the target's end of the run, and `restart`
-    takes back what it was given, where the source turned out to be another one."""
+    agreed by itself, gives that for keys; `finish` is the target's end of the run (of a dry one,
+    what it would make of these rows), and `restart` takes back what it was given, where the
+    source turned out to be another one."""
 
     def __init__(
         self,
@@ -41,7 +51,7 @@ class Running:
         target: Connector,
         *,
         base: Callable[[list[str]], dict[str, Document]] | None = None,
-        finish: Callable[[Run], Finished] | None = None,
+        finish: Callable[[Run, Mapping[str, Tried]], Finished] | None = None,
         restart: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
@@ -52,6 +62,7 @@ class Running:
         self._base = base
         self._finish = finish
         self._restart = restart
+        self._tried: dict[str, Tried] = {}
         self._outgoing = {
             field: column.model_copy(
                 update={
@@ -88,9 +99,11 @@ class Running:
         """
         if run.state != "running":
             return run
+        from_its_beginning = run.page == 0
         for page in self._source.read(run.cursor):
             if page.start_over:
                 run.start_over()
+                self._tried = {}
                 if self._restart is not None:
                     self._restart()
             self._page(run, page)
@@ -102,10 +115,12 @@ class Running:
             if should_stop():
                 return run
         held = self._deletes(run, confirmed)
-        if held is None and self._finish is not None and not run.dry_run:
-            finished = self._finish(run)
-            run.result, held = finished.result, finished.held
-            self._note_wrong(run, finished.wrong)
+        # A dry run that another attempt began does not know what that one has read.
+        if held is None and self._finish is not None and (from_its_beginning or not run.dry_run):
+            finished = self._finish(run, self._tried)
+            run.result = finished.result
+            held = None if run.dry_run else finished.held
+            self._take_back(run, finished.wrong)
         self._store.finish(run, "done" if held is None else "held", held)
         return run
 
@@ -261,6 +276,11 @@ class Running:
         refused: dict[str, Fault] = {}
         if run.dry_run:
             self._tell(run, writing)
+            if self._finish is not None:
+                self._tried |= {
+                    key: Tried(self._row(each.write), places.get(key), each.outcome)
+                    for key, each in writing.items()
+                }
         else:
             self._store.intend(run, writing, {key: came[key][0].record for key in writing})
             if writing:
@@ -290,6 +310,15 @@ class Running:
         run.counts["wrong"] += len({cell.row for cell in wrong})
         room = REPORTED - len(run.wrong)
         run.wrong += [cell.to_document() for cell in wrong[: max(room, 0)]]
+
+    def _take_back(self, run: Run, wrong: Mapping[str, tuple[WrongCell, ...]]) -> None:
+        """Count rows as wrong that were counted as written."""
+        links = {} if run.dry_run else self._store.links(self._name, list(wrong))
+        for key, cells in wrong.items():
+            outcome = self._tried[key].outcome if run.dry_run else links[key].outcome
+            run.counts[outcome] -= 1
+            self._note_wrong(run, cells)
+        run.changes = [each for each in run.changes if each["key"] not in wrong]
 
     def _refusals(
         self, run: Run, refused: Mapping[str, Fault], places: Mapping[str, int | None]

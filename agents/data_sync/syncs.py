@@ -7,7 +7,7 @@ under way at a time.
 import datetime as dt
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,7 @@ from agents.data_sync.definitions import (
 )
 from agents.data_sync.files import FileSource
 from agents.data_sync.http_json import HttpJson
-from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of
+from agents.data_sync.imports import CatalogueImports, CatalogueSide, products_of, staged_rows
 from agents.data_sync.leaving import (
     MERCADOLIBRE,
     SINK,
@@ -36,7 +36,7 @@ from agents.data_sync.mapping import WrongCell
 from agents.data_sync.mercadolibre import MAX_ANSWER_CHARS, MercadoLibre
 from agents.data_sync.reconcile import Winner
 from agents.data_sync.records import RecordsSide
-from agents.data_sync.running import Finished, Running
+from agents.data_sync.running import Finished, Running, Tried
 from agents.data_sync.shopify import Shopify
 from agents.data_sync.store import Records, Run, RunOvertaken, SyncStore
 from agents.data_sync.web import (
@@ -234,8 +234,8 @@ class Syncs:
                 found = {} if published is None else products_of(published, keys)
                 return {key: dict(values) for key, values in found.items()}
 
-            def finish(run: Run) -> Finished:
-                return self._bring_in(name, sync, run)
+            def finish(run: Run, tried: Mapping[str, Tried]) -> Finished:
+                return self._bring_in(name, sync, run, tried)
 
             def restart() -> None:
                 self.imports.unstage(run.id)
@@ -358,29 +358,44 @@ class Syncs:
 
     # -- the catalogue -------------------------------------------------------------------
 
-    def _bring_in(self, name: str, sync: Sync, run: Run) -> Finished:
-        rows, gone = self.imports.staged(run.id)
+    def _bring_in(self, name: str, sync: Sync, run: Run, tried: Mapping[str, Tried]) -> Finished:
+        if run.dry_run:
+            rows = staged_rows({key: each.row for key, each in tried.items()})
+            gone: list[str] = []
+        else:
+            rows, gone = self.imports.staged(run.id)
         if not (rows or gone):
             return Finished({"state": "unchanged"})
-        done = self.imports.bring_in(run.id, rows, gone, sync=name)
+        done = self.imports.bring_in(run.id, rows, gone, sync=name, dry_run=run.dry_run)
         ids = {row.number: str(row.product["id"]) for row in rows}
-        links = self.store.links(name, [ids[cell.row] for cell in done.applied.wrong])
-        wrong = []
-        for cell in done.applied.wrong:
-            key = ids[cell.row]
+        keys = [ids[cell.row] for cell in done.applied.wrong]
+        places = (
+            {key: tried[key].place for key in keys}
+            if run.dry_run
+            else {key: link.place for key, link in self.store.links(name, keys).items()}
+        )
+        wrong: dict[str, tuple[WrongCell, ...]] = {}
+        for key, cell in zip(keys, done.applied.wrong, strict=True):
             column = sync.columns.get(cell.column.replace(".", "_"))
             shown = (column.source if column else None) or cell.column
-            place = links[key].place if key in links else None
-            wrong.append(WrongCell(key if place is None else place, shown, key, cell.reason))
+            place = places.get(key)
+            told = WrongCell(key if place is None else place, shown, key, cell.reason)
+            wrong[key] = (*wrong.get(key, ()), told)
         result: Document = {"state": done.state, "version": done.version}
         held: Document | None = None
+        if run.dry_run:
+            new = done.state == "unchanged" and done.version is None
+            result = {"would_be": "published" if new else done.state}
+            if done.doubts:
+                result["doubts"] = list(done.doubts)
+            return Finished(result, None, wrong)
         if done.state == "held":
             held = {
                 "code": "import_held",
                 "detail": "The import waits for a person.",
                 "doubts": list(done.doubts),
             }
-        return Finished(result, held, tuple(wrong))
+        return Finished(result, held, wrong)
 
     def decide_import(self, import_id: str, decision: str, by: str) -> Document:
         """Let a held import in, or keep it out."""

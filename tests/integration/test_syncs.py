@@ -320,6 +320,30 @@ def test_products_become_one_new_version(office: Any) -> None:
     assert catalogue(office).version == 2
 
 
+def test_a_dry_run_finds_what_the_catalogue_would_not_take(office: Any) -> None:
+    office.define(PRODUCTS)
+    products(office, "isodec,160.50,,,,,", new(1), "bad,5,,,,,")
+    dry = office.run("products", dry_run=True)
+    assert dry["result"] == {"would_be": "published"}
+    assert [each["key"] for each in dry["changes"]] == ["isodec", "new_1"]
+    real = office.run("products")
+    assert counts(dry) == counts(real) == {"rows": 3, "inserted": 1, "updated": 1, "wrong": 1}
+    assert dry["wrong"] == real["wrong"]
+    assert {each["row"] for each in dry["wrong"]} == {4}
+    again = office.run("products", dry_run=True, full=True)
+    assert again["result"] == {"would_be": "unchanged"}
+
+
+def test_a_dry_run_tells_that_an_import_would_wait_for_a_person(office: Any) -> None:
+    office.define(PRODUCTS)
+    products(office, "isodec,1505,,,,,")
+    dry = office.run("products", dry_run=True)
+    assert dry["state"] == "done"
+    assert dry["result"]["would_be"] == "held"
+    assert dry["result"]["doubts"][0]["code"] == "price_moved"
+    assert office.desk.engine.resources.page("catalogue_imports", {"state": "held"}, 10)[0] == []
+
+
 @pytest.mark.parametrize(
     ("line", "code"), [("isodec,1505,,,,,", "price_moved"), ("isodec,0,,,,,", "price_zero")]
 )
