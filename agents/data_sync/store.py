@@ -422,7 +422,10 @@ class SyncStore:
             told = {"agreed": decision.agreed, "outcome": decision.outcome, "place": places[key]}
             if link is None:
                 fresh.append({"_id": f"{run.sync}/{key}", "sync": run.sync} | came | told)
-            elif link.agreed == decision.agreed:
+            elif link.agreed == decision.agreed and (
+                # Where a row stands is asked for those that are written.
+                not decision.write or link.place == places[key]
+            ):
                 staying[decision.outcome].append(f"{run.sync}/{key}")
             else:
                 changed.append(UpdateOne({"_id": f"{run.sync}/{key}"}, {"$set": came | told}))

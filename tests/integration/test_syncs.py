@@ -330,6 +330,8 @@ def test_a_dry_run_finds_what_the_catalogue_would_not_take(office: Any) -> None:
     assert counts(dry) == counts(real) == {"rows": 3, "inserted": 1, "updated": 1, "wrong": 1}
     assert dry["wrong"] == real["wrong"]
     assert {each["row"] for each in dry["wrong"]} == {4}
+    products(office, "bad,6,,,,,")
+    assert {each["row"] for each in office.run("products")["wrong"]} == {2}
     again = office.run("products", dry_run=True, full=True)
     assert again["result"] == {"would_be": "unchanged"}
 
