@@ -106,7 +106,9 @@ def layout(
         period=words.say("one_day", since=words.date(since))
         if one
         else words.say("period", since=words.date(since), until=words.date(until)),
-        compared=words.say("compared_day") if one else words.say("compared", days=days),
+        compared=words.say("compared_not")
+        if told["measures"]["messages"]["before"] is None
+        else words.say("compared_day" if one else "compared", days=days),
         made=words.say("made_at", at=words.moment(made_at, told["zone"])),
         colour=business.colour,
         blocks=tuple(_Blocks(told, found, business, words, names).all()),

@@ -44,7 +44,15 @@ def test_a_regular_report_is_of_whole_days(
     assert told == [since, until]
 
 
-def shown(days: int = 30, language: Any = "es", product: str = "isodec") -> Layout:
+NOTHING = Tally()
+
+
+def shown(
+    days: int = 30,
+    language: Any = "es",
+    product: str = "isodec",
+    before: Tally | None = NOTHING,
+) -> Layout:
     tallies = {}
     for n in range(days):
         tally = Tally()
@@ -58,7 +66,7 @@ def shown(days: int = 30, language: Any = "es", product: str = "isodec") -> Layo
         tallies[MONDAY.date() + dt.timedelta(days=n)] = tally
     told = figures(
         tallies,
-        Tally(),
+        before,
         since=MONDAY.replace(hour=0),
         until=MONDAY.replace(hour=0) + dt.timedelta(days=days),
         zone="UTC",
@@ -66,6 +74,13 @@ def shown(days: int = 30, language: Any = "es", product: str = "isodec") -> Layo
     found = [Insight("messages_failed", "bad", {"n": 3}, {"measures.messages_failed.value": 3})]
     names = {"isodec": "Isodec"}
     return layout(told, found, load_business(), Words(language), names, MONDAY)
+
+
+def test_a_report_without_a_time_before_says_so_and_compares_nothing() -> None:
+    html = page(shown(before=None), "es")
+    assert "sin un período anterior" in html
+    assert "antes" not in html
+    assert "comparado con los 30 días anteriores" in page(shown(), "es")
 
 
 def test_a_page_stands_alone_and_says_what_its_charts_show() -> None:
