@@ -994,7 +994,7 @@ class _Turning:
             own = item is not None and item.product == product.id
             colour = self.catalogue.colour(item.colour or "") if own and item else None
             colour = colour or self.catalogue.default_colour
-            thicknesses = self._thicknesses_asked(product, item if own else None)
+            thicknesses = self._thicknesses_asked(product)
             prices = [
                 self._say(
                     "price_of_thickness",
@@ -1023,8 +1023,9 @@ class _Turning:
             )
         return told
 
-    def _thicknesses_asked(self, product: Product, item: Item | None) -> tuple[int, ...]:
-        asked = {*self.said.about_thicknesses_mm, *((item.thickness_mm,) if item else ())}
+    def _thicknesses_asked(self, product: Product) -> tuple[int, ...]:
+        wanted = {each.thickness_mm for each in self.state.items if each.product == product.id}
+        asked = wanted | {*self.said.about_thicknesses_mm}
         made = tuple(each for each in product.thicknesses_mm if each in asked)
         return made or product.thicknesses_mm
 

@@ -1066,16 +1066,22 @@ class _Reading(Passage):
                 self._unclear(measure.start, measure.end, Unclear("dimensiones", options))
 
     def _areas_left_out(self) -> None:
-        """ "20 m2 de isodec y 30 de lana": square metres again."""
+        """ "20 m2 de isodec y 30 de lana", "20m2 isodec y 30 de lana": square metres again."""
         squared = False
-        for measure in self.measures:
+        first = min(self.product_places, default=len(self.tokens))
+        for index, measure in enumerate(self.measures):
             of_product = self.key(measure.end) in ("de", "of") and any(
                 self._starts_product(at) for at in (measure.end + 1, measure.end + 2)
             )
             if measure.unit == "m2":
-                squared = of_product
+                squared = True
+            elif measure.start <= first:
+                continue  # "100 m2 de 100 de isodec": no other product yet
             elif of_product and squared and measure.unit is None and not self.used[measure.start]:
-                measure.unit = "m2"
+                # But not "20 m2 de isodec y 3 de lana de 2x1".
+                after = self.measures[index + 1 : index + 4]
+                if not any(self._in_size(each.start) for each in after):
+                    measure.unit = "m2"
 
     def _is_unit_price(self, measure: Measure) -> bool:
         """ "el precio de 1 m2", "cuánto sale un metro cuadrado": asks for the price of one."""

@@ -639,3 +639,8 @@ def test_who_comes_back_for_something_else_is_not_asked_for_the_name_again() -> 
 def test_who_comes_back_can_still_change_the_quote() -> None:
     talk = again("al final mejor de 150")
     assert (talk.totals, talk.superseded) == (["9000.00"], ["quote-0"])
+
+
+def test_the_prices_of_all_thicknesses_that_are_wanted_are_told() -> None:
+    told = chat("dame precio por m2 de isodec 100 y 150").turns[-1].text
+    assert "100 mm, $\xa0150,00; 150 mm, $\xa0180,00" in told
