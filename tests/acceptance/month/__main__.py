@@ -35,7 +35,7 @@ from month.customers import Customer, arrivals
 from orchestrator import logs
 from orchestrator.declarations import discover
 from orchestrator.engine import Engine
-from orchestrator.registry import Heartbeat
+from orchestrator.registry import Heartbeat, lane
 from orchestrator.settings import Settings
 from orchestrator.tasks import Priority, Request
 from orchestrator.worker import AttemptFailed, Runtime, StopRequest
@@ -176,11 +176,9 @@ class Month:
                 self.engine.registry.leave(f"month/{agent.role}")
             for schedule in agent.schedules:
                 self.submit(schedule.task_type, schedule.payload, Priority.LOW)
-        for role in self.agents:
-            # Nobody takes messages here: what is to be run is read from the store.
-            for queue in self.engine.redis.scan_iter(f"{self.engine.settings.queue(role)}*"):
-                if not str(queue).startswith("orchestrator."):
-                    self.engine.redis.delete(queue)
+        # Nobody takes messages here: what is to be run is read from the store.
+        queues = [self.engine.settings.queue(role) for role in self.agents]
+        self.engine.redis.delete(*(lane(queue, each) for queue in queues for each in Priority))
         self.rescuer.run_once()
         self.work()
 
@@ -370,15 +368,14 @@ def show(month: Month, report: Document, console: Console) -> None:
     """The report's main figures, what it says, and the alerts of the month."""
     words = Words("es")
     table = Table(title="The last 30 days", title_justify="left", box=None)
-    for heading in ("", "value", "before"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_column("")
+    table.add_column("value", justify="right")
     for name in (
         *("messages", "sessions", "answer_p50", "answer_p95", "quotes_offered", "quotes_accepted"),
         *("conversion", "followups_sent", "followups_answered", "handovers", "dead_letters"),
     ):
         measured = report["figures"]["measures"][name]
-        shown = [words.measured(measured["unit"], measured[each]) for each in ("value", "before")]
-        table.add_row(name, *shown)
+        table.add_row(name, words.measured(measured["unit"], measured["value"]))
     console.print(table)
     for insight in report["insights"]:
         console.print(f"- {insight['text']['es']}")
@@ -398,7 +395,7 @@ def main() -> int:
     """Play, and say where the report is."""
     parser = argparse.ArgumentParser(prog="month", description=__doc__)
     parser.add_argument("--weeks", type=int, default=5, help="up to today")
-    parser.add_argument("--conversations", type=int, default=1500, help="in all of them")
+    parser.add_argument("--conversations", type=int, default=1000, help="in all of them")
     parser.add_argument("--every-h", type=int, default=1, help="what beat does, so often")
     parser.add_argument("--products", type=int, default=5000, help="in the catalogue")
     parser.add_argument("--seed", type=int, default=1)
