@@ -550,6 +550,9 @@ class _Turning:
         if not remaining:
             return
         base, first = state.items, remaining[0]
+        more = said.added or said.unclear or said.unknown
+        if self.before.settled and self._same(remaining, base) and not more:
+            return  # the same order again is the same quote
         if len(remaining) > 1 and self._take_each_for_its_own(remaining):
             return
         if not base:

@@ -920,6 +920,7 @@ PICK_UP_CUES: Final = (
     "vamos ~ retirar*", "vamos ~ levantar*", "lo busca", "los busca", "lo retira", "los retira",
     "lo levanta", "los levanta", "mando a buscar*", "mando a levantar*", "lo vengo a buscar",
     "lo voy a retirar", "lo voy a levantar",
+    "me lo llevo yo", "me los llevo yo", "lo llevo yo", "los llevo yo",
     "lo retiro", "los retiro", "la retiro", "las retiro", "retiro yo", "yo retiro",
     "retiro en planta", "retiro en local", "retiramos", "paso a buscar*", "paso a retirar*",
     "lo paso a buscar", "los paso a buscar", "voy a buscar*", "lo busco yo", "los busco yo",

@@ -1682,6 +1682,7 @@ class _Reading(Passage):
         meant = [item for item in self.hint.items if not of or {item.product} == of]
         again = self.has_cue("correction") or self.has_cue("deny")
         again = again or self.key(free[0].start - 1) in _COPULA
+        again = again or (free[0].start == 1 and self.key(0) in lx.AND_KEYS)  # "¿y 40?"
         value = free[0].value
         if len(meant) != 1 or not again or value is None:
             return

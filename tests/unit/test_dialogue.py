@@ -346,6 +346,14 @@ def test_how_many_there_are_is_asked_where_a_size_is_of_each(
     assert talk.totals == [None, total]
 
 
+@pytest.mark.parametrize("order", ["isodec 100 6x5", "isodec 100 6x5 y lana de roca 50 20 m2"])
+def test_the_same_order_again_is_the_same_quote(order: str) -> None:
+    talk = chat(order, order, "acepto")
+    assert "COT-2026-000000" in talk.turns[1].text
+    assert talk.turns[1].action == "answer"
+    assert talk.turns[2].quote_id == "quote-0"
+
+
 def test_what_cannot_be_done_to_a_quote_makes_no_new_one() -> None:
     turn = chat("isodec 100 6x4 y eps 25 10m2", "sacalo").turns[-1]
     assert (turn.action, turn.text[:10]) == ("answer", "Decime qué")
