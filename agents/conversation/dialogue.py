@@ -1180,9 +1180,8 @@ class _Turning:
             return self._end(self._say("pdf_here", code=quoted.code, link=link), "seguimiento")
         if said.wants("correction") and not said.items:
             return self._end(self._say("change_what"), "cotizacion")
-        asks_again = said.wants("quote_status", "quote_request") and not said.topics
-        asks_again = asks_again and not said.wants("acceptance")  # "acepto el presupuesto de $6000"
-        if asks_again or (said.items and not said.topics):
+        asks_again = said.wants("quote_status", "quote_request") or bool(said.items)
+        if asks_again and not said.topics and not said.wants("acceptance"):
             total = money(self.language, Decimal(quoted.total), quoted.currency)
             text = self._say(
                 "quote_again", code=quoted.code, description=quoted.description, total=total

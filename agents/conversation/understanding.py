@@ -948,7 +948,8 @@ class _Reading(Passage):
             if opening and self.key(at) in lx.ONE_KEYS | {"#"}:
                 return self.key(at - 1) in _HAS or any(e.kind == "size" for e in self.events)
             if self.key(at) in lx.LESS_KEYS:
-                return self.key(at - 1) not in lx.OR_KEYS  # "más o menos 10x5"
+                # but "más o menos 10x5", "me falta 10x5"
+                return self.key(at - 1) not in lx.OR_KEYS | {"me", "nos"}
         return False
 
     def _negative(self, start: int) -> bool:
@@ -1249,7 +1250,9 @@ class _Reading(Passage):
         if len(sizes) != 1 or len(named) > 1 or len(thick) > 1 or not self.said & lx.EACH_KEYS:
             return
         size = sizes[0]
-        each = self.key(size.end) in lx.EACH_KEYS or self.key(size.end + 1) in lx.EACH_KEYS
+        at = size.end + (self.key(size.end) not in lx.EACH_KEYS)
+        of_another = lx.SIDE_KEYS | lx.UNITS_BY_KEY.keys()  # "8x4, cada m2 cuánto sale?"
+        each = self.key(at) in lx.EACH_KEYS and self.key(at + 1) not in of_another
         if each and {"length_m", "width_m"} == size.values.keys() and self.places is None:
             self.events.append(Event(size.end, size.end, "unclear", unclear=Unclear("cantidad")))
 
@@ -2143,7 +2146,8 @@ class _Reading(Passage):
         said = self._clauses(frozenset(), lx.THEY_WANT_KEYS, lx.MYSELF_KEYS | lx.I_WANT_KEYS)
         theirs = tuple(index for index, at in enumerate(sized_at) if at in said)
         own = any(at >= 0 and at not in said for at in sized_at)
-        return theirs if own else ()
+        speaks_of_self = self.said & (lx.I_WANT_KEYS | lx.MYSELF_KEYS) - {"mi"}
+        return theirs if own and speaks_of_self else ()
 
     def _only_own(self) -> bool | None:
         """The answer to whether what somebody else wants is to be quoted too."""
@@ -2320,8 +2324,19 @@ class _Reading(Passage):
                 return True
         return False
 
+    def _speaks_of_another(self) -> bool:
+        """ "el otro techo es de 6x4", where one is known."""
+        return (
+            self.hint.things == 1
+            and any(event.kind == "size" for event in self.events)
+            and any(
+                key in lx.OTHER_KEYS and self.key(at + 1) in lx.PLACE_KEYS | lx.PIECE_KEYS
+                for at, key in enumerate(self.keys)
+            )
+        )
+
     def _added(self) -> bool:
-        if self.has_cue("addition") or self.copied is not None:
+        if self.has_cue("addition") or self.copied is not None or self._speaks_of_another():
             return True
         first = next(
             (
@@ -2370,7 +2385,7 @@ class _Reading(Passage):
         ordered = [item for item in said.items if item != Item()]
         if said.removed or said.unwanted or said.longer:
             sure["correction"] = 0.85
-        if self.copied is not None:
+        if self.copied is not None or self._speaks_of_another():
             sure["addition"] = 0.85
         if ordered and any(item.product or item.sized or item.thickness_mm for item in ordered):
             sure["quote_request"] = max(sure.get("quote_request", 0.0), 0.85)

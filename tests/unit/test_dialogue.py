@@ -324,7 +324,9 @@ def test_what_somebody_else_wants_is_not_quoted_unasked() -> None:
     for answer, total in zip(turn.actions, ("7500.00", "10500.00"), strict=True):
         talk = chat("mi vecino quiere 20 m2 de isodec 100 y yo 10x5", answer)
         assert talk.totals[-1] == total
-    # One who orders for another orders one thing.
+    # One who orders for others, and not for himself, orders all of it.
+    both = "mi hijo pide isodec 75 para 3x3 y mi hija isodec 50 para 4x2"
+    assert chat(both).totals == ["2175.00"]
     assert chat("mi vecino quiere 20 m2 de isodec 100").totals == ["3000.00"]
 
 
@@ -363,6 +365,7 @@ def test_what_cannot_be_done_to_a_quote_makes_no_new_one() -> None:
 def test_a_size_for_another_place_is_of_another_thing() -> None:
     talk = chat("techo principal 8x5", "alero 8x1", "isodec 100 los dos")
     assert talk.totals[-1] == "7200.00"
+    assert chat("isodec 100 10x5", "el otro techo es de 6x4").totals[-1] == "11100.00"
     # but the roof, said again, is the same one
     assert chat("techo 8x5", "el techo es de 8x4", "isodec 100").totals[-1] == "4800.00"
 
