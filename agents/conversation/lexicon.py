@@ -232,6 +232,7 @@ JOIN_KEYS: Final = frozenset(
 ) | keys("tambien ademas also otro otra otros otras another")
 # They stand between a "no" and what it denies: "no necesito que me lo lleven".
 LINKING_KEYS: Final = keys("que me te se lo la los las le les nos hace falta yo nosotros")
+ODD_KEYS: Final = keys("pico algo tantos tantas something")  # "4 y pico"
 RANGE_KEYS: Final = keys("entre between")
 LESS_KEYS: Final = keys(
     "menos restando descontando minus less restarle sacando falta faltan descontale descontar"
@@ -876,7 +877,8 @@ def vocabulary() -> frozenset[str]:
         MONTH_KEYS, DAY_KEYS,
         TIME_KEYS, MONEY_KEYS, ADDRESS_KEYS, COUNTED_ELSEWHERE_KEYS, LONGER_KEYS, SHORTER_KEYS,
         ONLY_KEYS, OPENING_KEYS, MINE_KEYS, OWN_KEYS, EXCEPT_KEYS, ALIKE_KEYS, COUNT_LABEL_KEYS,
-        THE_REST_KEYS, OTHER_PEOPLE_KEYS, THEY_WANT_KEYS, THEY_DID_KEYS, I_DID_KEYS, I_WANT_KEYS,
+        THE_REST_KEYS, ODD_KEYS, OTHER_PEOPLE_KEYS, THEY_WANT_KEYS, THEY_DID_KEYS, I_DID_KEYS,
+        I_WANT_KEYS,
         OTHER_COLOURS, QUESTION_KEYS, ES_KEYS, EN_KEYS, NUMBERS, HUNDREDS, NOT_NAME_KEYS,
         PARTS, ANCHOR_KEYS, FREIGHT_KEYS, FREIGHT_VERB_KEYS, FINISH_KEYS, WORDS_OF_THEIR_OWN,
         _whole_keys(PICK_UP_CUES), _whole_keys(OTHER_PRODUCTS), _whole_keys(NAME_CUES),

@@ -625,6 +625,8 @@ class _Reading(Passage):
         measure = Measure(at, at + 1, token.values)
         measure.of = self.key(at - 1) in lx.OF_KEYS
         self._read_unit(measure)
+        if self.key(measure.end) in lx.AND_KEYS and self.key(measure.end + 1) in lx.ODD_KEYS:
+            measure.values, measure.end = (), measure.end + 2  # "4 y pico"
         return measure
 
     def _read_unit(self, measure: Measure) -> None:
@@ -1598,6 +1600,11 @@ class _Reading(Passage):
         if len(free) == 2 and about_a_quote and not any(each.linear for each in free):
             options = tuple(Item(length_m=a, width_m=b) for a, b in sides_m(free))
             self._unclear(free[0].start, free[1].end, Unclear("dimensiones", options))
+            return
+        if (self.hint.pieces or 1) > 1 and len(free) == 1 and free[0].of:
+            metres = in_metres(free[0], default="m")
+            if len(metres) == 1:  # "y son de 6 metros", of pieces
+                self._event(free[0].start, free[0].end, "size", {"length_m": metres[0]})
             return
         for measure in free if about_a_quote else ():
             metres = in_metres(measure, default="m")

@@ -253,6 +253,7 @@ UNCLEAR = [
     ("isodec 100, 3 de 20 m2", "dimensiones", [item(area="60"), item(area="20")]),
     ("isodec 100 10x5 menos una puerta de 2x1", "dimensiones", []),
     ("isodec 100 10x5x3", "dimensiones", []),
+    ("isodec 100 4 y pico por 3", "dimensiones", []),
     ("isodec 100, 10x5 = 60 m2", "dimensiones", []),
     ("-5x4 isodec 100", "dimensiones", []),
     ("lana de 50, 9x7", "producto", [item("lana_roca")]),
