@@ -1649,8 +1649,6 @@ class _Reading(Passage):
         """ "10x5, quiero 2": a number that nothing explains, beside a size, may be of pieces."""
         sizes = [event for event in self.events if event.kind == "size"]
         if not sizes and self.hint.things:
-            if self.hint.pieces:
-                self._pieces_again()
             self._the_number_again()
             return
         if len(sizes) != 1 or "quantity" in sizes[0].values:
@@ -1673,32 +1671,23 @@ class _Reading(Passage):
             self._take(measure.start, measure.end)
             return
 
-    def _pieces_again(self) -> None:
-        """ "no, son 4", of a conversation that was about three pieces."""
-        for measure in self.measures:
-            count = count_of(measure.value)
-            free = not self.used[measure.start] and measure.unit is None and not measure.side
-            if free and count is not None and self._told_to_be_so_many(measure):
-                self._event(measure.start, measure.end, "size", {"quantity": count})
-                return
-
     def _the_number_again(self) -> None:
-        """ "mejor 30", "I meant thirty", "la lana son 35": another area, or so many pieces, if
-        nothing else was said."""
+        """ "mejor 30", "la lana son 35", "quiero dos iguales": another area, or so many pieces,
+        if nothing else was said."""
         free = [each for each in self.measures if not self.used[each.start] and not each.side]
         if len(free) != 1 or free[0].unit or self.is_unknown_word(free[0].end):
             return
+        value, before = free[0].value, free[0].start - 1
         of = {event.values.get("product") for event in self.events}
         meant = [item for item in self.hint.items if not of or {item.product} == of]
-        again = self.has_cue("correction") or self.has_cue("deny")
-        again = again or self.key(free[0].start - 1) in _COPULA
-        again = again or (free[0].start == 1 and self.key(0) in lx.AND_KEYS)  # "¿y 40?"
-        value = free[0].value
-        if len(meant) != 1 or not again or value is None:
+        again = self.has_cue("correction") or self.has_cue("deny") or self.key(before) in _COPULA
+        again = again or (before == 0 and self.key(0) in lx.AND_KEYS)  # "¿y 40?"
+        alike = bool(self.hint.pieces) and self._told_to_be_so_many(free[0])
+        if value is None or len(meant) != 1 or not (again or alike):
             return
         if meant[0].area_m2 is not None:
             self._event(free[0].start, free[0].end, "size", {"area_m2": value})
-        elif (meant[0].quantity or 1) > 1 and count_of(value) is not None:
+        elif (alike or (meant[0].quantity or 1) > 1) and count_of(value) is not None:
             self._event(free[0].start, free[0].end, "size", {"quantity": count_of(value)})
 
     def _set_unwanted_apart(self) -> None:
