@@ -39,7 +39,7 @@ agent: $(READY) ## one more worker for the running system: make agent ROLE=quote
 demo: $(READY) ## a conversation with the running system, and how it came about
 	@$(BIN)/python -m deploy.demo
 
-demo-business: $(READY) ## five weeks of a business in minutes, and its report; ARGS="--conversations 400"
+demo-business: $(READY) ## five weeks of a business in half an hour, and its report; ARGS="--conversations 400"
 	@PYTHONPATH=.:tests/acceptance $(BIN)/python -m month $(ARGS)
 
 bench: $(READY) ## measure, as ratios to bare Celery; ARGS="..." for the benchmarks

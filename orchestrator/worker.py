@@ -927,6 +927,11 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
         on_shutdown()
         metrics.forget_children()
 
+    def on_task_failure(exception: BaseException, **_: Any) -> None:
+        # It leads to the frame that holds it, and to Celery's copy of the whole traceback: such a
+        # circle stays until the collector's last generation comes by, hundreds of failures later.
+        exception.__traceback__ = exception.__context__ = None
+
     def on_setup_logging(**_: Any) -> None:
         # Being connected keeps Celery from setting up its own.
         logs.configure(settings)
@@ -942,5 +947,6 @@ def _connect_signals(app: AgentApp, settings: Settings) -> None:
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)
     signals.worker_ready.connect(on_worker_ready, weak=False)
+    signals.task_failure.connect(on_task_failure, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
     signals.worker_shutdown.connect(on_worker_shutdown, weak=False)
