@@ -124,7 +124,7 @@ def _messages(told: Document) -> Iterator[Insight]:
 def _answers(told: Document) -> Iterator[Insight]:
     n, before_n = _value(told, "messages"), _before(told, "messages")
     now, before = _value(told, "answer_p50"), _before(told, "answer_p50")
-    if now and before and min(n, before_n or 0) >= 100 and now > SLOWER * before and now > 1:
+    if now and before and min(n, before_n) >= 100 and now > SLOWER * before and now > 1:
         figures = _both(told, "answer_p50", "messages")
         yield Insight("answers_slower", "bad", {"now": now, "before": before}, figures)
     slow = _value(told, "answer_p95")

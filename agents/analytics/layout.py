@@ -187,8 +187,8 @@ class _Blocks:
         note, better = "", None
         if before is not None:
             note = self.words.say("before", value=self.words.measured(measured["unit"], before))
-        if now is not None and before is not None and now != before:
-            better = (now > before) == more_is_better
+            if now is not None and now != before:
+                better = (now > before) == more_is_better
         return Tile(self.words.say(name), self.written(name), note, better)
 
     def said(self) -> Said:

@@ -118,8 +118,7 @@ class Running:
         # A dry run that another attempt began does not know what that one has read.
         if held is None and self._finish is not None and (from_its_beginning or not run.dry_run):
             finished = self._finish(run, self._tried)
-            run.result = finished.result
-            held = None if run.dry_run else finished.held
+            run.result, held = finished.result, finished.held
             self._take_back(run, finished.wrong)
         self._store.finish(run, "done" if held is None else "held", held)
         return run

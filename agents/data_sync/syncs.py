@@ -381,14 +381,14 @@ class Syncs:
             place = places.get(key)
             told = WrongCell(key if place is None else place, shown, key, cell.reason)
             wrong[key] = (*wrong.get(key, ()), told)
-        result: Document = {"state": done.state, "version": done.version}
-        held: Document | None = None
         if run.dry_run:
             new = done.state == "unchanged" and done.version is None
-            result = {"would_be": "published" if new else done.state}
+            would: Document = {"would_be": "published" if new else done.state}
             if done.doubts:
-                result["doubts"] = list(done.doubts)
-            return Finished(result, None, wrong)
+                would["doubts"] = list(done.doubts)
+            return Finished(would, wrong=wrong)
+        result: Document = {"state": done.state, "version": done.version}
+        held: Document | None = None
         if done.state == "held":
             held = {
                 "code": "import_held",

@@ -19,6 +19,7 @@ from agents.conversation.dialogue import (
 from agents.conversation.meaning import Item
 from agents.conversation.wording import texts
 from agents.quote.pricing import PriceRequest, price_quote
+from api.chat import pdf_path
 from tests.talk import CATALOGUE, Chat, chat
 
 # --- Up to a quote ------------------------------------------------------------------------
@@ -375,6 +376,8 @@ def test_one_thickness_answers_for_all_that_wait_for_it() -> None:
 
 
 def test_the_pdf_of_the_quote_is_where_the_front_door_has_it() -> None:
+    # Agents do not import the front door: this is what keeps the two paths one.
+    assert pdf_path("quote-0") == "/api/quotes/quote-0.pdf"
     talk = chat("isodec 100 10x5", "me mandás el pdf?", "acepto", "can you send me the pdf?")
     for asked in (1, 3):
         assert "/api/quotes/quote-0.pdf" in talk.turns[asked].text
